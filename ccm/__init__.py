@@ -1,0 +1,1 @@
+"""The canonical classification model: theory and simulation of class structure in a Fisher information."""

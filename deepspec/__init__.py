@@ -1,0 +1,1 @@
+"""Class structure in the spectra of trained PyTorch classifiers."""

@@ -1,0 +1,111 @@
+"""The house rules: data flows one way, and the two libraries do not know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A module may import only modules that stand earlier in its package's list.
+ORDER = {
+    "ccm": [
+        "spectrum",
+        "model",
+        "logistic",
+        "symmetric",
+        "finite_sample",
+        "bayes",
+        "symbolic",
+        "sweep",
+        "plots",
+        "cli",
+    ],
+    "deepspec": [
+        "parameters",
+        "batches",
+        "autodiff",
+        "problem",
+        "operators",
+        "structure",
+        "tangent_kernel",
+        "checkpoint",
+        "krylov",
+        "attribution",
+        "data",
+        "networks",
+        "training",
+        "plots",
+        "report",
+        "cli",
+    ],
+}
+DRAWING = {"report", "plots", "cli"}
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Every module named in an import of the file, relative imports made absolute."""
+    package = path.relative_to(ROOT).parts[:-1]
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            stem = ".".join(part for part in (base, node.module or "") if part)
+            names.add(stem)
+            names.update(f"{stem}.{alias.name}" for alias in node.names)
+    return names
+
+
+def station(package: str, dotted: str) -> str | None:
+    """The entry of ORDER that a dotted module belongs to."""
+    parts = dotted.split(".")
+    if parts[0] != package or len(parts) < 2:
+        return None
+    return parts[1] if parts[1] in ORDER[package] else None
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_every_module_has_its_place(package: str) -> None:
+    found = {path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in files(package)}
+    assert found - {"__init__", "__main__"} <= set(ORDER[package])
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_point_upwards(package: str) -> None:
+    order = ORDER[package]
+    for path in files(package):
+        here = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if here in {"__init__", "__main__"}:
+            continue
+        for name in imported(path):
+            there = station(package, name)
+            if there is not None and there != here:
+                assert order.index(there) < order.index(here), f"{path}: imports {name}"
+
+
+@pytest.mark.parametrize(("package", "stranger"), [("ccm", "deepspec"), ("deepspec", "ccm")])
+def test_the_libraries_do_not_know_each_other(package: str, stranger: str) -> None:
+    for path in files(package):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert stranger not in roots, path
+        assert "validation" not in roots, path
+        assert not (package == "ccm" and "torch" in roots), path
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_only_pictures_import_matplotlib(package: str) -> None:
+    for path in files(package):
+        if path.stem not in DRAWING:
+            assert "matplotlib" not in {name.split(".")[0] for name in imported(path)}, path
+
+
+def test_nothing_unpickles() -> None:
+    for package in ("ccm", "deepspec", "validation"):
+        for path in files(package):
+            assert "pickle" not in {name.split(".")[0] for name in imported(path)}, path
