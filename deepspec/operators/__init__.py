@@ -1,0 +1,1 @@
+"""Symmetric operators: what they are, how they combine, and those of a classifier."""
