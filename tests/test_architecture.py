@@ -72,7 +72,9 @@ def station(package: str, dotted: str) -> str | None:
 
 @pytest.mark.parametrize("package", ORDER)
 def test_every_module_has_its_place(package: str) -> None:
-    found = {path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in files(package)}
+    found = {
+        path.relative_to(ROOT / package).parts[0].removesuffix(".py") for path in files(package)
+    }
     assert found - {"__init__", "__main__"} <= set(ORDER[package])
 
 

@@ -248,7 +248,7 @@ class Compression(AlgebraicOperator):
             self.operator.removed if isinstance(self.operator, Compression) else 0
         )
 
-    def keep(self, columns: Float[Tensor, p *k]) -> Float[Tensor, p *k]:
+    def keep(self, columns: Float[Tensor, p * k]) -> Float[Tensor, p * k]:
         """(I − P) times columns."""
         return columns - self.projector @ columns
 
@@ -259,7 +259,7 @@ class Compression(AlgebraicOperator):
 def orthonormal_basis(
     columns: Float[Tensor, "p k"], relative_tolerance: float | None = None
 ) -> Float[Tensor, "p r"]:
-    """An orthonormal basis of the columns' span, of its numerical rank r, by their SVD in float64."""
+    """An orthonormal basis of the columns' span, of numerical rank r, by SVD in float64."""
     if columns.shape[1] == 0:
         return columns
     wide = columns.double()

@@ -42,7 +42,7 @@ class SymmetricOperator(ABC):
     def shape(self) -> tuple[int, int]:
         return (self.size, self.size)
 
-    def __matmul__(self, vectors: Float[Tensor, p *k]) -> Float[Tensor, p *k]:
+    def __matmul__(self, vectors: Float[Tensor, p * k]) -> Float[Tensor, p * k]:
         """A v for a vector (p,), or A V for columns (p, k).
 
         Raises
