@@ -1,0 +1,361 @@
+"""Products with the Jacobian of one batch's logits, and with the Hessian of a loss on them.
+
+Two ways for each: *held*, which keeps what a product can reuse, and *transient*, which forgets
+everything between products and so needs the memory of one batch only. Both give the same
+numbers to rounding.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call, jvp, linearize, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from deepspec.batches import cut
+from deepspec.parameters import ParameterSpace
+
+with warnings.catch_warnings(), forward_ad.dual_level():
+    # PyTorch compiles its forward-mode rules at the first use, in a way it warns about itself.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+LogitGradient = Callable[[Float[Tensor, "b C"]], Float[Tensor, "b C"]]
+
+
+class BatchFunction:
+    """θ ↦ the logits of one batch, everything else about the model fixed.
+
+    Fused attention kernels have neither forward mode nor second derivatives, so the model runs
+    on PyTorch's plain ones here: the same function, differentiable as often as needed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        space: ParameterSpace,
+        parameters: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        inputs: Any,
+        samples: int,
+    ) -> None:
+        self.model = model
+        self.space = space
+        self.parameters = dict(parameters)
+        self.constants = constants
+        self.inputs = inputs
+        self.samples = samples
+
+    def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:
+        by_name = isinstance(self.inputs, Mapping)
+        args = () if by_name else (self.inputs,)
+        kwargs = dict(self.inputs) if by_name else {}
+        with evaluation_mode(self.model), _differentiable_kernels():
+            output = functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
+        return output if isinstance(output, Tensor) else output.logits
+
+    def head(self, samples: int) -> BatchFunction:
+        """The same function of the first few samples only."""
+        inputs = cut(self.inputs, 0, samples)
+        return BatchFunction(
+            self.model, self.space, self.parameters, self.constants, inputs, samples
+        )
+
+    def leaves(self) -> dict[str, Tensor]:
+        """The parameters as fresh leaves of a graph; no memory is copied."""
+        return {k: v.detach().requires_grad_() for k, v in self.parameters.items()}
+
+
+class JacobianProducts(ABC):
+    """J v and Jᵀ r for one batch, J = ∂(logits)/∂θ."""
+
+    @abstractmethod
+    def push(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
+        """J v."""
+
+    @abstractmethod
+    def push_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        """J V with the columns as one more batch dimension."""
+
+    @abstractmethod
+    def pull(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
+        """Add Jᵀ r to ``into``."""
+
+    def push_one_by_one(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        """J V, a column at a time."""
+        return torch.stack([self.push(column.contiguous()) for column in columns.T], dim=2)
+
+
+class HeldJacobian(JacobianProducts):
+    """The forward map linearised once, and its graph kept: neither product runs the model."""
+
+    def __init__(self, function: BatchFunction) -> None:
+        self.space = function.space
+        self._leaves = list((leaves := function.leaves()).values())
+        self._logits = function(leaves)
+        self._push, self.constants = _linearised(function, function.parameters)
+
+    def push(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
+        return self._push(self.space.unflatten(vector))
+
+    def push_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        return torch.vmap(self._push, out_dims=2)(_stacked(self.space, columns))
+
+    def pull(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
+        _pull(self.space, self._logits, self._leaves, coefficients, into)
+
+    def bytes(self) -> int:
+        """The memory it holds, beside the parameters."""
+        kept = [*graph_tensors(self._logits), *self.constants]
+        return storage_bytes(kept) - storage_bytes(self._leaves)
+
+
+class TransientJacobian(JacobianProducts):
+    """One forward pass with dual numbers gives J v, and its graph then gives Jᵀ r.
+
+    The graph of the last ``push`` is kept until :meth:`release`.
+    """
+
+    def __init__(self, function: BatchFunction) -> None:
+        self.function = function
+        self.space = function.space
+        self._leaves: list[Tensor] = []
+        self._logits: Tensor | None = None
+
+    def push(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
+        leaves = self.function.leaves()
+        tangents = self.space.unflatten(vector)
+        with forward_ad.dual_level():
+            duals = {k: forward_ad.make_dual(leaf, tangents[k]) for k, leaf in leaves.items()}
+            logits, pushed = forward_ad.unpack_dual(self.function(duals))
+        self._leaves, self._logits = list(leaves.values()), logits
+        return torch.zeros_like(logits) if pushed is None else pushed.detach()
+
+    def push_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        def push(tangents: dict[str, Tensor]) -> Tensor:
+            return jvp(self.function, (self.function.parameters,), (tangents,))[1]
+
+        return torch.vmap(push, out_dims=2)(_stacked(self.space, columns))
+
+    def pull(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
+        if self._logits is None:
+            leaves = self.function.leaves()
+            self._leaves, self._logits = list(leaves.values()), self.function(leaves)
+        _pull(self.space, self._logits, self._leaves, coefficients, into)
+
+    def release(self) -> None:
+        self._leaves, self._logits = [], None
+
+
+class ReverseJacobian(TransientJacobian):
+    """J v by differentiating Jᵀ r with respect to r, for models that forbid forward mode."""
+
+    def push(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
+        leaves = self.function.leaves()
+        self._leaves, self._logits = list(leaves.values()), self.function(leaves)
+        dummy = torch.zeros_like(self._logits, requires_grad=True)
+        pulled = torch.autograd.grad(
+            self._logits, self._leaves, dummy, create_graph=True, materialize_grads=True
+        )
+        tangents = list(self.space.unflatten(vector).values())
+        (pushed,) = torch.autograd.grad(pulled, dummy, tangents, materialize_grads=True)
+        return pushed
+
+    def push_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        return self.push_one_by_one(columns)
+
+
+class HessianProducts(ABC):
+    """∇²φ v for one batch, φ(θ) a scalar function of its logits, given by ∂φ/∂(logits)."""
+
+    @abstractmethod
+    def product(self, vector: Float[Tensor, " p"], into: Float[Tensor, " p"]) -> None:
+        """Add ∇²φ v to ``into``."""
+
+
+class HeldHessian(HessianProducts):
+    """The gradient map linearised once."""
+
+    def __init__(self, function: BatchFunction, logit_gradient: LogitGradient) -> None:
+        self.space = function.space
+
+        def gradient(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+            primal_and_pull: Any = vjp(function, parameters)
+            logits, pull = primal_and_pull
+            return pull(logit_gradient(logits))[0]
+
+        self._product, self.constants = _linearised(gradient, function.parameters)
+
+    def product(self, vector: Float[Tensor, " p"], into: Float[Tensor, " p"]) -> None:
+        result = self._product(self.space.unflatten(vector))
+        self.space.accumulate(into, [result[name] for name in self.space.names])
+
+    def bytes(self) -> int:
+        """The memory it holds."""
+        return storage_bytes(self.constants)
+
+
+class ForwardOverReverse(HessianProducts):
+    """The gradient evaluated at dual numbers: one level of forward over one of reverse mode."""
+
+    def __init__(self, function: BatchFunction, logit_gradient: LogitGradient) -> None:
+        self.function, self.logit_gradient = function, logit_gradient
+
+    def product(self, vector: Float[Tensor, " p"], into: Float[Tensor, " p"]) -> None:
+        space = self.function.space
+        leaves, tangents = self.function.leaves(), space.unflatten(vector)
+        with forward_ad.dual_level():
+            duals = {k: forward_ad.make_dual(leaf, tangents[k]) for k, leaf in leaves.items()}
+            logits = self.function(duals)
+            gradients = torch.autograd.grad(
+                logits, list(duals.values()), self.logit_gradient(logits), allow_unused=True
+            )
+            pairs = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
+            space.accumulate(into, [None if pair is None else pair.tangent for pair in pairs])
+
+
+class ReverseOverReverse(HessianProducts):
+    """The gradient's own graph, differentiated again along v."""
+
+    def __init__(self, function: BatchFunction, logit_gradient: LogitGradient) -> None:
+        self.function, self.logit_gradient = function, logit_gradient
+
+    def product(self, vector: Float[Tensor, " p"], into: Float[Tensor, " p"]) -> None:
+        space = self.function.space
+        leaves = self.function.leaves()
+        logits = self.function(leaves)
+        inputs = list(leaves.values())
+        gradients = torch.autograd.grad(
+            logits, inputs, self.logit_gradient(logits), create_graph=True, materialize_grads=True
+        )
+        # Gradients that do not depend on θ (those of a last bias, in E) have no derivative.
+        pairs = [
+            (gradient, tangent)
+            for gradient, tangent in zip(gradients, space.unflatten(vector).values(), strict=True)
+            if gradient.requires_grad
+        ]
+        if pairs:
+            moving, tangents = zip(*pairs, strict=True)
+            space.accumulate(into, torch.autograd.grad(moving, inputs, tangents, allow_unused=True))
+
+
+def _stacked(space: ParameterSpace, columns: Float[Tensor, "p k"]) -> dict[str, Tensor]:
+    """Columns as tensors (k, *shape), one for each parameter."""
+    parts = columns.split(space.counts)
+    return {
+        name: part.T.reshape(-1, *shape)
+        for name, part, shape in zip(space.names, parts, space.shapes, strict=True)
+    }
+
+
+def _pull(
+    space: ParameterSpace,
+    logits: Tensor,
+    leaves: list[Tensor],
+    coefficients: Tensor,
+    into: Tensor,
+) -> None:
+    gradients = torch.autograd.grad(
+        logits, leaves, coefficients, retain_graph=True, allow_unused=True
+    )
+    space.accumulate(into, gradients)
+
+
+def _linearised(
+    function: Callable[[dict[str, Tensor]], Any], parameters: dict[str, Tensor]
+) -> tuple[Callable[[dict[str, Tensor]], Any], list[Tensor]]:
+    """The derivative of a function at ``parameters``, and the tensors it holds on to."""
+    with warnings.catch_warnings():
+        # torch.func.linearize names its folded constants in a way that torch.fx warns about.
+        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
+        warnings.filterwarnings("ignore", message=".*does not reference an nn.Module")
+        _, derivative = linearize(function, parameters)
+        # Constants are folded at the first call; what they take is known only afterwards.
+        derivative({name: torch.zeros_like(value) for name, value in parameters.items()})
+    held: list[Tensor] = []
+    for value in inspect.getclosurevars(derivative).nonlocals.values():
+        if isinstance(value, nn.Module):
+            for module in value.modules():
+                held.extend(t for t in vars(module).values() if isinstance(t, Tensor))
+                held.extend(module.parameters(recurse=False))
+                held.extend(module.buffers(recurse=False))
+    return derivative, held
+
+
+def graph_tensors(output: Tensor) -> list[Tensor]:
+    """The tensors that the graph of ``output`` saved for its backward pass."""
+    found: list[Tensor] = []
+    seen = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for name in dir(node):
+            if name.startswith("_saved_"):
+                value = getattr(node, name)
+                values = value if isinstance(value, tuple | list) else (value,)
+                found.extend(item for item in values if isinstance(item, Tensor))
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """The memory of the tensors' distinct storages."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode inside, and with its own training flag again outside."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def _differentiable_kernels() -> Iterator[None]:
+    """Plain attention and transformer kernels; the fused ones have no second derivatives."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def innermost_module(model: nn.Module, attempt: Callable[[], object]) -> str:
+    """The name of the module whose forward pass was the last to begin in ``attempt``."""
+    names = {module: name or type(model).__name__ for name, module in model.named_modules()}
+    last = [type(model).__name__]
+
+    def note(module: nn.Module, _: object) -> None:
+        if module in names:
+            last[0] = f"{names[module]} ({type(module).__name__})"
+
+    handles = [module.register_forward_pre_hook(note) for module in names]
+    try:
+        attempt()
+    except (RuntimeError, NotImplementedError):
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return last[0]

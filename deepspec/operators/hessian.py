@@ -1,0 +1,87 @@
+"""The Hessian of the loss, and what it holds beyond the Gauss-Newton matrix."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.autodiff import LogitGradient
+from deepspec.engine import PRODUCTS_WORTH_HOLDING
+from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class SecondDerivative(AlgebraicOperator):
+    """∇²φ(θ) for φ a sum over samples of a function of each one's logits."""
+
+    problem: Problem
+
+    @abstractmethod
+    def logit_gradient(self, rows: slice) -> LogitGradient:
+        """∂φ/∂(logits) of some samples, as a function of their logits."""
+
+    @property
+    def size(self) -> int:
+        return self.problem.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.problem.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.problem.device
+
+    @property
+    def _kind(self) -> str:
+        return type(self).__name__.lower()
+
+    def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return self.problem.engine.hessian(self._kind, self.logit_gradient, columns)
+
+    def prepare(self, products: int) -> None:
+        """Make ready for many products: hold what fits the problem's memory budget."""
+        if products >= PRODUCTS_WORTH_HOLDING:
+            self.problem.engine.hold_hessian(self._kind, self.logit_gradient)
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"operator": self._kind, **self.problem.fingerprint()}
+
+
+class Hessian(SecondDerivative):
+    """Hess = ∂²/∂θ² of the mean cross-entropy ([002] §2); weight decay is not part of it.
+
+    >>> model = torch.nn.Linear(1, 2, bias=False)
+    >>> _ = torch.nn.init.zeros_(model.weight)
+    >>> data = (torch.full((1, 1), 2.0), torch.tensor([0]))
+    >>> Hessian(Problem(model, data)).to_dense()
+    tensor([[ 1., -1.],
+            [-1.,  1.]])
+    """
+
+    def logit_gradient(self, rows: slice) -> LogitGradient:
+        problem = self.problem
+        scale = 1.0 / problem.num_samples
+        hot = torch.nn.functional.one_hot(problem.labels[rows], problem.num_classes)
+        target = hot.to(self.dtype) * scale
+
+        def gradient(logits: Float[Tensor, "b C"]) -> Float[Tensor, "b C"]:
+            return torch.softmax(logits, dim=1) * scale - target
+
+        return gradient
+
+
+class Residual(SecondDerivative):
+    """E = Hess − G = Σ_i,c' (p_i − y_i)_c' ∇²f_i,c' / n ([002] eq. 5.2; "H" in [000] and [001]).
+
+    The Hessian of Σ_i ⟨p_i − y_i, f_i⟩/n with p held fixed, so nothing is subtracted.
+    """
+
+    def logit_gradient(self, rows: slice) -> LogitGradient:
+        fixed = (self.problem.residuals[rows] / self.problem.num_samples).to(self.dtype)
+        return lambda logits: fixed

@@ -1,0 +1,148 @@
+"""Everything of the form JᵀKJ: one operator, and the kernels K that act on logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.engine import PRODUCTS_WORTH_HOLDING
+from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.base import SymmetricOperator
+from deepspec.problem import Problem
+
+
+class LogitKernel(ABC):
+    """A symmetric map K of logit space R^(n×C), applied to columns (n, C, k) in float64."""
+
+    @abstractmethod
+    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        """K u."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the kernel is, for manifests and errors."""
+
+
+class RowwiseKernel(LogitKernel):
+    """A kernel that acts on each sample's C logits alone: K = blkdiag(K_1, …, K_n)."""
+
+    @abstractmethod
+    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+        """K restricted to some samples, times their columns."""
+
+    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        return self.on_rows(columns, slice(None))
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxKernel(RowwiseKernel):
+    """∂²(mean cross-entropy)/∂(logits)²: (diag p_i − p_i p_iᵀ)/n on sample i ([002] eq. 5.1)."""
+
+    probabilities: Float[Tensor, "n C"]
+
+    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+        p = self.probabilities[rows, :, None]
+        mean = (p * columns).sum(dim=1, keepdim=True)
+        return p * (columns - mean) / len(self.probabilities)
+
+    def describe(self) -> str:
+        return "softmax"
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCombination(LogitKernel):
+    """Σ a_i K_i."""
+
+    terms: tuple[tuple[float, LogitKernel], ...]
+
+    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        total = torch.zeros_like(columns)
+        for factor, kernel in self.terms:
+            total.add_(kernel(columns), alpha=factor)
+        return total
+
+    def describe(self) -> str:
+        return " + ".join(f"{factor:g}·{kernel.describe()}" for factor, kernel in self.terms)
+
+
+def combine(*terms: tuple[float, LogitKernel]) -> LogitKernel:
+    """Σ a_i K_i as one kernel."""
+    flat: list[tuple[float, LogitKernel]] = []
+    for factor, kernel in terms:
+        inner = kernel.terms if isinstance(kernel, KernelCombination) else ((1.0, kernel),)
+        flat.extend((factor * a, k) for a, k in inner)
+    if len(flat) == 1 and flat[0][0] == 1.0:
+        return flat[0][1]
+    return KernelCombination(tuple(flat))
+
+
+@dataclass(frozen=True, eq=False)
+class LogitSpaceOperator(AlgebraicOperator):
+    """JᵀKJ, J = ∂f/∂θ the Jacobian of all logits, K a kernel on logit space.
+
+    One product is one J v and one Jᵀ r, whatever K is; sums and differences of such operators
+    are again one, so that a knockout such as G − G_class costs no more than G itself.
+    """
+
+    problem: Problem
+    kernel: LogitKernel
+
+    @property
+    def size(self) -> int:
+        return self.problem.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.problem.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.problem.device
+
+    def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        if isinstance(self.kernel, RowwiseKernel):
+            return self.problem.engine.sandwich_rows(self.kernel.on_rows, columns)
+        return self.problem.engine.sandwich(self.kernel, columns)
+
+    def prepare(self, products: int) -> None:
+        """Make ready for many products: hold what fits the problem's memory budget."""
+        if products >= PRODUCTS_WORTH_HOLDING:
+            self.problem.engine.hold_jacobian()
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"kernel": self.kernel.describe(), **self.problem.fingerprint()}
+
+    def __add__(self, other: SymmetricOperator) -> AlgebraicOperator:
+        if isinstance(other, LogitSpaceOperator) and other.problem is self.problem:
+            kernel = combine((1.0, self.kernel), (1.0, other.kernel))
+            return LogitSpaceOperator(self.problem, kernel)
+        return super().__add__(other)
+
+    def __sub__(self, other: SymmetricOperator) -> AlgebraicOperator:
+        if isinstance(other, LogitSpaceOperator) and other.problem is self.problem:
+            kernel = combine((1.0, self.kernel), (-1.0, other.kernel))
+            return LogitSpaceOperator(self.problem, kernel)
+        return super().__sub__(other)
+
+    def __mul__(self, factor: float) -> AlgebraicOperator:
+        return LogitSpaceOperator(self.problem, combine((float(factor), self.kernel)))
+
+
+class GaussNewton(LogitSpaceOperator):
+    """G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Gauss-Newton or Fisher matrix.
+
+    [002] eq. 5.1.
+
+    >>> model = torch.nn.Linear(2, 2)
+    >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
+    >>> G = GaussNewton(Problem(model, (torch.eye(2), torch.tensor([0, 1]))))
+    >>> torch.linalg.eigvalsh(G.to_dense()).numpy().round(3) + 0.0
+    array([0.  , 0.  , 0.  , 0.  , 0.25, 0.75], dtype=float32)
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, SoftmaxKernel(problem.probabilities))

@@ -1,0 +1,80 @@
+"""Which parameters θ stands for, and θ as one flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """The named tensors that make up θ ∈ R^p, in order.
+
+    >>> space = ParameterSpace(("weight", "bias"), ((2, 3), (2,)))
+    >>> space.size, space.unflatten(torch.arange(8.0))["bias"]
+    (8, tensor([6., 7.]))
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size | tuple[int, ...], ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of entries of each tensor."""
+        return tuple(int(torch.Size(shape).numel()) for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """p, the number of parameters."""
+        return sum(self.counts)
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " p"]:
+        """One vector of all tensors, a copy."""
+        return torch.cat([tensors[name].reshape(-1) for name in self.names])
+
+    def unflatten(self, vector: Float[Tensor, " p"]) -> dict[str, Tensor]:
+        """Views of a vector, in the tensors' shapes."""
+        parts = vector.split(self.counts)
+        return {
+            name: part.view(shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+
+    def accumulate(
+        self, into: Float[Tensor, " p"], tensors: Sequence[Tensor | None], factor: float = 1.0
+    ) -> None:
+        """Add tensors, in the order of the names, to a flat vector; ``None`` counts as zero."""
+        for part, tensor in zip(into.split(self.counts), tensors, strict=True):
+            if tensor is not None:
+                part.add_(tensor.reshape(-1), alpha=factor)
+
+
+def parameter_space(
+    model: nn.Module, select: Callable[[str, nn.Parameter], bool] | None = None
+) -> ParameterSpace:
+    """The trainable parameters of a model, or those that ``select(name, parameter)`` accepts.
+
+    A tensor that several modules share counts once. Frozen parameters
+    (``requires_grad=False``) are constants of the model, not part of θ.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left to differentiate with respect to.
+    """
+    chosen = [
+        (name, parameter.shape)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (select is None or select(name, parameter))
+    ]
+    if not chosen:
+        raise ValueError(
+            "expected at least one trainable parameter, got none; check requires_grad on the "
+            "model's parameters" + ("" if select is None else " and the selection")
+        )
+    names, shapes = zip(*chosen, strict=True)
+    return ParameterSpace(names, shapes)

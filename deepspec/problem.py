@@ -1,0 +1,215 @@
+"""A trained classifier and the data its spectra are taken over."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from deepspec.autodiff import BatchFunction
+from deepspec.batches import Batches, move
+from deepspec.engine import Engine
+from deepspec.first_pass import logits_and_labels, require_repeatable
+from deepspec.parameters import parameter_space
+
+
+class Problem:
+    """A classifier's logits f(θ) ∈ R^(n×C) on n labelled samples, and products with ∂f/∂θ.
+
+    The parameters are copied when the problem is made: training on does not change it, and the
+    caller's modules, flags, buffers and gradients stay as they are. Samples weigh 1/n each,
+    however the batches are cut. The model is evaluated in eval mode.
+
+    Parameters
+    ----------
+    model
+        Maps a batch of inputs to logits (batch, C), as a tensor or as ``output.logits``.
+    data
+        ``(X, y)`` tensors, a Dataset, or a DataLoader that does not shuffle.
+    num_classes
+        C, to check the model against; by default what the model returns.
+    batch_size
+        Samples processed at a time (a DataLoader brings its own). The results do not depend
+        on it; memory does.
+    dtype, device
+        Where and in which precision to compute; by default as the model's parameters are.
+    select
+        ``select(name, parameter)`` says which trainable parameters θ contains; default all.
+    memory_budget
+        What may be kept between products: bytes (int) or a share of the free memory (float).
+        With 0 only one batch's graph exists at a time. Results agree to rounding.
+    verify
+        Compare two passes over the data before any work.
+
+    >>> model = nn.Linear(2, 3)
+    >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
+    >>> problem.size, problem.num_samples, problem.num_classes
+    (9, 5, 3)
+
+    Raises
+    ------
+    ValueError
+        On anything that would make the spectra wrong: see :mod:`deepspec.first_pass`.
+    TypeError
+        If the data are in none of the accepted forms.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        num_classes: int | None = None,
+        batch_size: int = 1024,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        select: Callable[[str, nn.Parameter], bool] | None = None,
+        memory_budget: int | float = 0.25,
+        verify: bool = True,
+    ) -> None:
+        if memory_budget < 0 or (isinstance(memory_budget, float) and memory_budget > 1):
+            raise ValueError(
+                "expected memory_budget as bytes (int) or as a share of the free memory "
+                f"(float in 0..1), got {memory_budget}"
+            )
+        self.space = parameter_space(model, select)
+        reference = dict(model.named_parameters())[self.space.names[0]]
+        self.dtype = dtype or reference.dtype
+        self.device = torch.empty(0, device=device or reference.device).device
+        self._model = model
+        self._batches = Batches(data, batch_size)
+        self._snapshot(model)
+        self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
+        if verify:
+            require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
+        self.engine = Engine(
+            self._functions, self.space, self.dtype, self.device, memory_budget, self._halve
+        )
+
+    def _snapshot(self, model: nn.Module) -> None:
+        def copy(tensor: Tensor) -> Tensor:
+            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+            return tensor.detach().to(self.device, dtype, copy=True)
+
+        everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        # One flat tensor holds θ; the named parameters are views of it.
+        self.parameters = self.space.flatten(
+            {
+                name: everything[name].detach().to(self.device, self.dtype)
+                for name in self.space.names
+            }
+        )
+        self._parameters = self.space.unflatten(self.parameters)
+        self._constants = {
+            name: copy(tensor)
+            for name, tensor in everything.items()
+            if name not in self._parameters
+        }
+
+    def _labelled(self) -> Iterator[tuple[BatchFunction, Tensor]]:
+        """A pass over the data: each batch's logit function and labels."""
+        for inputs, labels in self._batches:
+            function = BatchFunction(
+                self._model,
+                self.space,
+                self._parameters,
+                self._constants,
+                move(inputs, self.device, self.dtype),
+                len(labels),
+            )
+            yield function, labels.to(self.device)
+
+    def _functions(self) -> Iterator[tuple[slice, BatchFunction]]:
+        start = 0
+        for function, labels in self._labelled():
+            yield slice(start, start + len(labels)), function
+            start += len(labels)
+
+    def _halve(self) -> bool:
+        largest = max(function.samples for _, function in self._functions())
+        self._batches.limit = largest // 2
+        return largest > 1
+
+    # ---- what the data say ------------------------------------------------------------------
+
+    @property
+    def plan(self) -> dict[str, str | int]:
+        """How products are computed: choices made by measurement, for the manifest.
+
+        Assign a plan of the same problem to make the same choices again, bit for bit.
+        """
+        return self.engine.plan
+
+    @plan.setter
+    def plan(self, plan: dict[str, str | int]) -> None:
+        self.engine.release()
+        self.engine.plan = dict(plan)
+
+    @property
+    def size(self) -> int:
+        """p, the number of parameters."""
+        return self.space.size
+
+    @property
+    def num_samples(self) -> int:
+        """n."""
+        return self.logits.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.logits.shape[1]
+
+    @cached_property
+    def log_probabilities(self) -> Float[Tensor, "n C"]:
+        """log softmax of the logits, float64."""
+        return torch.log_softmax(self.logits, dim=1)
+
+    @cached_property
+    def probabilities(self) -> Float[Tensor, "n C"]:
+        """softmax of the logits, float64."""
+        return torch.softmax(self.logits, dim=1)
+
+    @property
+    def class_counts(self) -> Int[Tensor, " C"]:
+        """The number of samples of each class; zeros are allowed."""
+        return torch.bincount(self.labels, minlength=self.num_classes)
+
+    @property
+    def loss(self) -> float:
+        """The mean cross-entropy, in nats."""
+        rows = torch.arange(self.num_samples, device=self.labels.device)
+        return -float(self.log_probabilities[rows, self.labels].mean())
+
+    @property
+    def error_rate(self) -> float:
+        """The share of samples whose largest logit is not their label's."""
+        return float((self.logits.argmax(dim=1) != self.labels).double().mean())
+
+    @property
+    def residuals(self) -> Float[Tensor, "n C"]:
+        """p_i − y_i, the derivative of each sample's loss by its logits, float64."""
+        hot = torch.nn.functional.one_hot(self.labels, self.num_classes)
+        return self.probabilities - hot
+
+    def gradient(self) -> Float[Tensor, " p"]:
+        """The gradient of the mean loss, Jᵀ(p − y)/n."""
+        return self.engine.pull(self.residuals[:, :, None] / self.num_samples)[:, 0]
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        """What tells this problem from another one: sizes, and a hash of θ, outputs and labels."""
+        digest = hashlib.sha256(",".join(self.space.names).encode())
+        for tensor in (self.parameters, self.logits, self.labels):
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+        return {
+            "parameters": self.size,
+            "samples": self.num_samples,
+            "classes": self.num_classes,
+            "dtype": str(self.dtype),
+            "content": digest.hexdigest(),
+        }
