@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.orthonormal import orthonormal_basis
 
 
 class HasVectors(Protocol):
@@ -109,6 +111,10 @@ class MatrixOperator(AlgebraicOperator):
     def device(self) -> torch.device:
         return self.matrix.device
 
+    def fingerprint(self) -> dict[str, str | int | float]:
+        digest = hashlib.sha256(self.matrix.detach().cpu().contiguous().numpy().tobytes())
+        return {**self._identity(), "matrix": digest.hexdigest()}
+
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self.matrix @ columns
 
@@ -164,6 +170,14 @@ class LinearCombination(AlgebraicOperator):
     def device(self) -> torch.device:
         return self.terms[0][1].device
 
+    def fingerprint(self) -> dict[str, str | int | float]:
+        parts = [(factor, operator.fingerprint()) for factor, operator in self.terms]
+        named: dict[str, str | int | float] = {}
+        for place, (factor, part) in enumerate(parts):
+            named[f"term {place} factor"] = factor
+            named.update({f"term {place} {name}": value for name, value in part.items()})
+        return {**self._identity(), **named}
+
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         total = torch.zeros_like(columns)
         for factor, operator in self.terms:
@@ -177,8 +191,8 @@ class ColumnSpace(Projector):
     Parameters
     ----------
     columns
-        Any (p, k) tensor; dependent columns are found by a QR with a rank decision at
-        ``relative_tolerance`` of the largest.
+        Any (p, k) tensor; dependent columns are found by an SVD with a rank decision at
+        ``relative_tolerance`` of the largest singular value.
 
     >>> P = ColumnSpace(torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
     >>> P.rank, P @ torch.tensor([3.0, 4.0])
@@ -212,22 +226,79 @@ class ColumnSpace(Projector):
         return self.basis @ (self.basis.T @ columns)
 
 
-@dataclass(frozen=True, eq=False)
+class SumOfSpaces(Projector):
+    """The orthogonal projector onto range(P) + range(Q), for any P and Q.
+
+    P + R, with R the projector onto what Q adds: the span of (I − P) Q. Nothing is counted
+    twice, so :attr:`rank` is the dimension of the sum.
+
+    >>> P = ColumnSpace(torch.tensor([[1.0], [0.0], [0.0]]))
+    >>> Q = ColumnSpace(torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]))
+    >>> SumOfSpaces(P, Q).rank
+    2
+    """
+
+    def __init__(self, first: Projector, second: Projector) -> None:
+        self.first = first
+        basis = range_basis(second)
+        added = basis - first @ basis
+        # The basis is orthonormal: what is below this is rounding, however small the largest is.
+        level = 100 * torch.finfo(basis.dtype).eps
+        left, singular, _ = torch.linalg.svd(added.double(), full_matrices=False)
+        new = left[:, singular > level].to(basis.dtype)
+        self.added = new - first @ new
+
+    @property
+    def rank(self) -> int:
+        return self.first.rank + self.added.shape[1]
+
+    @property
+    def size(self) -> int:
+        return self.first.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.first.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.first.device
+
+    def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        return self.first @ columns + self.added @ (self.added.T @ columns)
+
+
 class Compression(AlgebraicOperator):
     """(I − P) A (I − P): what A is off the range of P.
 
-    Of its p eigenvalues, ``projector.rank`` are zero because of P and mean nothing; estimators
+    Of its p eigenvalues, :attr:`removed` are zero because of P and mean nothing; estimators
     keep their probes off that range (:meth:`keep`), so that these zeros do not enter a density.
+
+    What was taken away stays away: the compression of a compression is one compression, off the
+    *sum* of the two ranges. Where the projectors commute (one range inside the other, or orthogonal
+    to it, as eigenvectors of the compression are) this is (I − Q)(I − P) A (I − P)(I − Q); where
+    they do not, that product would let back in a part of what P removed.
+
+    >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
+    >>> axes = torch.eye(3)
+    >>> twice = A.project_out(ColumnSpace(axes[:, :1])).project_out(ColumnSpace(axes[:, :2]))
+    >>> twice.removed, twice @ torch.ones(3)
+    (2, tensor([0., 0., 1.]))
+
+    Raises
+    ------
+    ValueError
+        If the projector is of another size.
     """
 
-    operator: SymmetricOperator
-    projector: Projector
-
-    def __post_init__(self) -> None:
-        if self.operator.size != self.projector.size:
-            raise ValueError(
-                f"expected a projector of size {self.operator.size}, got {self.projector.size}"
-            )
+    def __init__(self, operator: SymmetricOperator, projector: Projector) -> None:
+        if operator.size != projector.size:
+            raise ValueError(f"expected a projector of size {operator.size}, got {projector.size}")
+        self.operator: SymmetricOperator = operator
+        self.projector: Projector = projector
+        if isinstance(operator, Compression):
+            self.operator = operator.operator
+            self.projector = SumOfSpaces(operator.projector, projector)
 
     @property
     def size(self) -> int:
@@ -244,27 +315,25 @@ class Compression(AlgebraicOperator):
     @property
     def removed(self) -> int:
         """The dimension of the subspace that was taken away."""
-        return self.projector.rank + (
-            self.operator.removed if isinstance(self.operator, Compression) else 0
-        )
+        return self.projector.rank
 
     def keep(self, columns: Float[Tensor, p * k]) -> Float[Tensor, p * k]:
         """(I − P) times columns."""
         return columns - self.projector @ columns
 
+    def fingerprint(self) -> dict[str, str | int | float]:
+        inner = {f"compressed {name}": v for name, v in self.operator.fingerprint().items()}
+        outer = {f"projector {name}": v for name, v in self.projector.fingerprint().items()}
+        return {**self._identity(), "removed": self.removed, **inner, **outer}
+
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self.keep(self.operator @ self.keep(columns))
 
 
-def orthonormal_basis(
-    columns: Float[Tensor, "p k"], relative_tolerance: float | None = None
-) -> Float[Tensor, "p r"]:
-    """An orthonormal basis of the columns' span, of numerical rank r, by SVD in float64."""
-    if columns.shape[1] == 0:
-        return columns
-    wide = columns.double()
-    left, singular, _ = torch.linalg.svd(wide, full_matrices=False)
-    if relative_tolerance is None:
-        relative_tolerance = max(columns.shape) * torch.finfo(columns.dtype).eps
-    rank = int((singular > relative_tolerance * singular[0]).sum()) if float(singular[0]) else 0
-    return left[:, :rank].to(columns.dtype)
+def range_basis(projector: Projector) -> Float[Tensor, "p r"]:
+    """An orthonormal basis of a projector's range: its own, or that of rank-many products."""
+    if isinstance(projector, ColumnSpace):
+        return projector.basis
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(projector.size, projector.rank, generator=generator, dtype=torch.float64)
+    return orthonormal_basis(projector @ normal.to(projector.device, projector.dtype), 0.0)

@@ -42,7 +42,35 @@ class SymmetricOperator(ABC):
     def shape(self) -> tuple[int, int]:
         return (self.size, self.size)
 
-    def __matmul__(self, vectors: Float[Tensor, p * k]) -> Float[Tensor, p * k]:
+    def fingerprint(self) -> dict[str, str | int | float]:
+        """What tells this operator from another: a checkpoint of one is refused for the other.
+
+        The default costs one product, with a probe that is the same every time, and keeps four
+        numbers of it: other data or parameters are noticed, a change in the last bits (another
+        number of threads) is not. An operator that knows its data may name them instead.
+
+        Returns
+        -------
+        dict
+            Names and values; floats are compared to a relative 32 ε of the dtype.
+
+        >>> from deepspec.operators.algebra import MatrixOperator
+        >>> MatrixOperator(torch.eye(2)).fingerprint()["size"]
+        2
+        """
+        probe = torch.cos(torch.arange(1, self.size + 1, dtype=torch.float64).square_())
+        image = (self @ probe.to(self.device, self.dtype)).double()
+        places = torch.arange(self.size, dtype=torch.float64, device=self.device)
+        norm = float(image.norm())
+        waves = {
+            f"product {wave}": norm + float(image @ torch.cos(wave * places)) for wave in (1, 2, 3)
+        }
+        return {**self._identity(), "product norm": norm, **waves}
+
+    def _identity(self) -> dict[str, str | int | float]:
+        return {"operator": type(self).__name__, "size": self.size, "dtype": str(self.dtype)}
+
+    def __matmul__(self, vectors: Float[Tensor, "p ..."]) -> Float[Tensor, "p ..."]:
         """A v for a vector (p,), or A V for columns (p, k).
 
         Raises
@@ -72,6 +100,12 @@ class SymmetricOperator(ABC):
         if vectors.shape[1] == 0:
             return torch.zeros_like(vectors)
         return self._product(vectors)
+
+    def prepare(self, products: int) -> None:
+        """Make ready for about this many products; estimators call it before they start.
+
+        Operators that can trade memory for speed do so here. There is nothing to do by default.
+        """
 
     def to_dense(self) -> Float[Tensor, "p p"]:
         """The matrix itself, p products: for small p and for tests."""

@@ -1,0 +1,72 @@
+"""Random probe vectors: the same numbers for one seed on every device and in every precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.krylov._inner import inner
+from deepspec.operators.algebra import Compression
+from deepspec.operators.base import SymmetricOperator
+
+
+def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
+    """One integer that all the run's randomness follows from; 0 where nothing was given.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or the seed is negative.
+    """
+    if generator is not None:
+        if seed is not None:
+            raise ValueError("expected a seed or a generator, got both; give one")
+        place = generator.device
+        return int(torch.randint(2**62, (), generator=generator, device=place))
+    if seed is None:
+        return 0
+    if seed < 0:
+        raise ValueError(f"expected a seed of at least 0, got {seed}")
+    return seed
+
+
+def normal_vector(A: SymmetricOperator, seed: int, index: int) -> Float[Tensor, " p"]:
+    """N(0, I_p), number ``index`` of a seed: drawn in float64 on the CPU, piece by piece.
+
+    Other numbers for another dimension, so that a search in what a search has left over does not
+    start from a vector that the first one used up.
+    """
+    state = np.random.SeedSequence([seed, index, dimension(A)]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(state) >> 1)
+    vector = torch.empty(A.size, dtype=A.dtype, device=A.device)
+    length = 1 << 20
+    for begin in range(0, A.size, length):
+        piece = vector[begin : begin + length]
+        piece.copy_(torch.randn(piece.shape[0], generator=generator, dtype=torch.float64))
+    return vector
+
+
+def unit_probe(A: SymmetricOperator, seed: int, index: int) -> Float[Tensor, " p"]:
+    """A direction drawn uniformly from the unit sphere, off what a compression has removed.
+
+    Raises
+    ------
+    ValueError
+        If the compression leaves nothing.
+    """
+    vector = normal_vector(A, seed, index)
+    if isinstance(A, Compression):
+        if A.removed >= A.size:
+            raise ValueError(
+                f"expected an operator with something left in it, got a compression that removed "
+                f"all of its {A.size} dimensions"
+            )
+        vector = A.keep(A.keep(vector))
+    return vector.div_(inner(vector, vector) ** 0.5)
+
+
+def dimension(A: SymmetricOperator) -> int:
+    """How many eigenvalues of A mean something: p, less what a compression removed."""
+    return A.size - (A.removed if isinstance(A, Compression) else 0)

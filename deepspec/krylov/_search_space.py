@@ -1,0 +1,169 @@
+"""A growing orthonormal basis with the operator's matrix on it, and what sticks out of it.
+
+The invariant, with V the members and Q the pending vectors, all orthonormal:
+
+    A V = V H + Q B.
+
+A pending vector becomes a member at the price of one product. Lanczos is the case of one pending
+vector; a start block, a thick restart and a random vector thrown in are others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.krylov._inner import pieces
+from deepspec.operators.algebra import Compression
+from deepspec.operators.base import SymmetricOperator
+
+
+class SearchSpace:
+    """V, H, Q, B of one operator, in ``capacity`` rows of length p."""
+
+    def __init__(self, A: SymmetricOperator, capacity: int) -> None:
+        self.operator = A
+        self.rows = torch.empty(capacity, A.size, dtype=A.dtype, device=A.device)
+        self.used = 0
+        self.members: list[int] = []
+        self.pending: list[int] = []
+        self.parked: list[int] = []
+        self.matrix = np.zeros((0, 0))
+        self.coupling = np.zeros((0, 0))  # one row for each pending, then each parked vector
+        self.products = 0
+        self.scale = 0.0
+        self._noise = 10 * torch.finfo(A.dtype).eps
+
+    @property
+    def full(self) -> bool:
+        """Whether the next product's residual has no row to go to."""
+        return self.used == self.rows.shape[0]
+
+    def offer(self, vector: Float[Tensor, " p"]) -> bool:
+        """Make a vector pending, once it is orthogonal to the rest; False if nothing is left."""
+        if isinstance(self.operator, Compression):
+            vector = self.operator.keep(vector)
+        length = float(vector.norm())
+        vector, _, left = self._orthogonalized(vector.clone())
+        if left <= 100 * self._noise * length:
+            return False
+        self._append(vector.div_(left), np.zeros(len(self.members)))
+        return True
+
+    def expand(self) -> None:
+        """Multiply the first pending vector, which becomes a member.
+
+        Raises
+        ------
+        FloatingPointError
+            If the product is not finite.
+        """
+        row = self.pending.pop(0)
+        image = self.operator @ self.rows[row]
+        if image.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr():
+            image = image.clone()
+        self.products += 1
+        image, coefficients, left = self._orthogonalized(image)
+        if not math.isfinite(left):
+            raise FloatingPointError(
+                f"product {self.products} of {type(self.operator).__name__} holds NaN or "
+                "infinity; look for them in the parameters, the data or the loss"
+            )
+        size = len(self.members)
+        grown = np.zeros((size + 1, size + 1))
+        grown[:size, :size] = self.matrix
+        grown[size, :size] = grown[:size, size] = coefficients[self.members]
+        grown[size, size] = coefficients[row]
+        self.matrix = grown
+        beside = coefficients[self.pending + self.parked]
+        self.coupling = np.hstack([self.coupling[1:], beside[:, None]])
+        self.members.append(row)
+        self.scale = max(self.scale, float(np.linalg.norm(coefficients)), left)
+        if left > self._noise * self.scale:
+            self._append(image.div_(left), np.append(np.zeros(size), left))
+
+    def _append(self, vector: Tensor, couplings: np.ndarray) -> None:
+        self.rows[self.used] = vector
+        place = len(self.pending)
+        self.coupling = np.insert(self.coupling, place, couplings, axis=0)
+        self.pending.append(self.used)
+        self.used += 1
+
+    def _orthogonalized(self, vector: Tensor) -> tuple[Tensor, np.ndarray, float]:
+        """The vector off all rows, its coefficients on them, and the norm of what is left."""
+        rows = self.rows[: self.used]
+        total = torch.zeros(self.used, dtype=vector.dtype, device=vector.device)
+        for _ in range(2):
+            part = rows @ vector
+            vector.addmv_(rows.T, part, alpha=-1)
+            total += part
+        return vector, total.double().cpu().numpy(), float(vector.norm())
+
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values (ascending), their coordinates in V, and their residual norms ‖B s‖."""
+        values, coordinates = np.linalg.eigh((self.matrix + self.matrix.T) / 2)
+        return values, coordinates, np.linalg.norm(self.coupling @ coordinates, axis=0)
+
+    def restart(self, values: np.ndarray, coordinates: np.ndarray) -> None:
+        """Keep these Ritz vectors and everything pending, and forget the rest of V."""
+        outside = self.pending + self.parked
+        rotation = np.zeros((self.used, values.shape[0] + len(outside)))
+        rotation[self.members, : values.shape[0]] = coordinates
+        rotation[outside, range(values.shape[0], rotation.shape[1])] = 1.0
+        turn = torch.from_numpy(rotation.T.copy()).to(self.rows.device, self.rows.dtype)
+        kept = rotation.shape[1]
+        for piece in pieces(self.rows[0]):
+            self.rows[:kept, piece] = turn @ self.rows[: self.used, piece]
+        self.coupling = self.coupling @ coordinates
+        self.matrix = np.diag(values)
+        self.used = kept
+        self.members = list(range(values.shape[0]))
+        self.pending = [values.shape[0] + i for i in range(len(self.pending))]
+        self.parked = list(range(kept - len(self.parked), kept))
+
+    def park(self) -> None:
+        """Set the pending vectors aside: they stay in the invariant and are not multiplied."""
+        self.parked = self.pending + self.parked
+        self.pending = []
+
+    def combine(self, coordinates: np.ndarray) -> Float[Tensor, "p k"]:
+        """V times coordinates."""
+        turn = torch.from_numpy(np.ascontiguousarray(coordinates.T))
+        turn = turn.to(self.rows.device, self.rows.dtype)
+        out = self.rows.new_empty(turn.shape[0], self.rows.shape[1])
+        spread = self.rows.new_zeros(turn.shape[0], self.used)
+        spread[:, self.members] = turn
+        for piece in pieces(self.rows[0]):
+            out[:, piece] = spread @ self.rows[: self.used, piece]
+        return out.T
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that the next expansion depends on."""
+        progress = {
+            "members": self.members,
+            "pending": self.pending,
+            "parked": self.parked,
+            "products": self.products,
+            "scale": self.scale.hex(),
+        }
+        arrays = {
+            "rows": self.rows[: self.used],
+            "matrix": torch.from_numpy(self.matrix),
+            "coupling": torch.from_numpy(np.ascontiguousarray(self.coupling)),
+        }
+        return progress, arrays
+
+    def restore(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+        """Become the space whose :meth:`state` this is."""
+        self.members, self.pending = list(progress["members"]), list(progress["pending"])
+        self.parked, self.products = list(progress["parked"]), int(progress["products"])
+        self.scale = float.fromhex(progress["scale"])
+        self.used = arrays["rows"].shape[0]
+        self.rows[: self.used] = arrays["rows"].to(self.rows.device)
+        self.matrix, self.coupling = arrays["matrix"].numpy(), arrays["coupling"].numpy()

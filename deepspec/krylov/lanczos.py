@@ -1,0 +1,305 @@
+"""The Lanczos recurrence: a symmetric operator seen from one vector, as a tridiagonal matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import scipy.linalg
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.checkpoint import Checkpoint, as_tensor
+from deepspec.krylov._inner import inner, subtract_then_inner
+from deepspec.krylov._probes import dimension, normal_vector, resolve_seed
+from deepspec.krylov._progress import progress
+from deepspec.operators.algebra import Compression
+from deepspec.operators.base import SymmetricOperator
+
+Reorthogonalize = Literal["none", "full"]
+
+
+@dataclass(frozen=True, eq=False)
+class Tridiagonal:
+    """T = VᵀAV, the matrix of A on the Krylov space of one start vector ([002], Algorithms 1–2).
+
+    Attributes
+    ----------
+    diagonal, off_diagonal
+        α_1 … α_m and β_1 … β_{m−1}, in float64.
+    next_off_diagonal
+        β_m, which couples the space to what lies outside; 0 when nothing does.
+    exhausted
+        Whether the start vector's invariant subspace was reached: then the Ritz values are
+        eigenvalues and the weights are exact.
+    basis
+        V where the run was reorthogonalised, else None.
+
+    >>> T = Tridiagonal(torch.tensor([1.0, 1.0]), torch.tensor([1.0]), 0.5, False, None)
+    >>> T.ritz_values, T.ritz_weights
+    (tensor([0., 2.], dtype=torch.float64), tensor([0.5000, 0.5000], dtype=torch.float64))
+    """
+
+    diagonal: Float[Tensor, " m"]
+    off_diagonal: Float[Tensor, " m-1"]
+    next_off_diagonal: float
+    exhausted: bool
+    basis: Float[Tensor, "p m"] | None
+
+    @cached_property
+    def _eigen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Eigenvalues, and the first and the last row of the eigenvectors."""
+        diagonal, beside = self.diagonal.double().numpy(), self.off_diagonal.double().numpy()
+        if diagonal.shape[0] == 1:
+            return diagonal.copy(), np.ones(1), np.ones(1)
+        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
+        return values, vectors[0].copy(), vectors[-1].copy()
+
+    @property
+    def ritz_values(self) -> Float[Tensor, " m"]:
+        """Eigenvalues of T, ascending: the nodes of the start vector's Gauss quadrature."""
+        return torch.from_numpy(self._eigen[0])
+
+    @property
+    def ritz_weights(self) -> Float[Tensor, " m"]:
+        """y[1]²: the quadrature's weights, of sum 1; each is the start's mass about one node."""
+        return torch.from_numpy(self._eigen[1] ** 2)
+
+    @property
+    def residual_bounds(self) -> Float[Tensor, " m"]:
+        """β_m |y[m]| = ‖A x − θ x‖ for the Ritz vector x: an eigenvalue lies this close to θ."""
+        return torch.from_numpy(abs(self.next_off_diagonal * self._eigen[2]))
+
+    def truncated(self, steps: int) -> Tridiagonal:
+        """The same run as it stood after fewer steps."""
+        if steps >= self.diagonal.shape[0]:
+            return self
+        return Tridiagonal(
+            self.diagonal[:steps],
+            self.off_diagonal[: steps - 1],
+            float(self.off_diagonal[steps - 1]),
+            False,
+            None if self.basis is None else self.basis[:, :steps],
+        )
+
+
+class Recurrence:
+    """A Lanczos run in the making; it owns three vectors of length p, and the start is one.
+
+    Between two steps it can be written down (:meth:`state`) and taken up again
+    (:meth:`restore`); the run then goes on to the bit.
+    """
+
+    def __init__(
+        self, A: SymmetricOperator, start: Tensor, steps: int, keep_basis: bool, seed: int
+    ) -> None:
+        self.operator = A
+        self.steps = min(steps, dimension(A)) if keep_basis else steps
+        self.seed = seed
+        self.current = start
+        self.previous: Tensor | None = None
+        self.alphas: list[float] = []
+        self.betas: list[float] = []
+        self.exhausted = False
+        self.basis = start.new_empty(self.steps, start.shape[0]) if keep_basis else None
+        # A Compression's own product projects twice; with a projected vector once is enough.
+        self._multiply: Callable[[Tensor], Tensor] = (
+            A.operator.__matmul__ if isinstance(A, Compression) else A.__matmul__
+        )
+        self._keep = A.keep if isinstance(A, Compression) else None
+        self._scale = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return len(self.alphas) == self.steps or self.exhausted
+
+    def step(self) -> None:
+        """One product, and one row and column more of T."""
+        count = len(self.alphas)
+        if self.basis is not None:
+            self.basis[count] = self.current
+        image = self._multiply(self.current)
+        if image.untyped_storage().data_ptr() == self.current.untyped_storage().data_ptr():
+            image = image.clone()
+        if self.previous is None:
+            alpha = inner(image, self.current)
+        else:
+            alpha = subtract_then_inner(image, self.betas[-1], self.previous, self.current)
+        self.previous = None
+        square = subtract_then_inner(image, alpha, self.current, image)
+        if not math.isfinite(square):
+            raise FloatingPointError(
+                f"product {count + 1} of {type(self.operator).__name__} holds NaN or infinity; "
+                "look for them in the parameters, the data or the loss"
+            )
+        if self._keep is not None:
+            image = self._keep(image)
+            square = inner(image, image)
+        if self.basis is not None:
+            image = self._orthogonalized(image, count + 1)
+            square = inner(image, image)
+        beta = math.sqrt(square)
+        self.alphas.append(alpha)
+        self._scale = max(self._scale, abs(alpha), beta)
+        if beta <= 10 * torch.finfo(image.dtype).eps * self._scale:
+            beta = 0.0
+            image = self._fresh_direction(count + 1)
+        else:
+            image.div_(beta)
+        self.betas.append(beta)
+        self.previous, self.current = self.current, image
+
+    def _orthogonalized(self, vector: Tensor, count: int) -> Tensor:
+        assert self.basis is not None
+        rows = self.basis[:count]
+        for _ in range(2):
+            vector.addmv_(rows.T, rows @ vector, alpha=-1)
+        return vector
+
+    def _fresh_direction(self, count: int) -> Tensor:
+        """After an invariant subspace: stop, or with a basis go on in what is orthogonal to it."""
+        if self.basis is None or count == self.steps:
+            self.exhausted = True
+            return self.current
+        vector = normal_vector(self.operator, self.seed, 1_000_000 + count)
+        if self._keep is not None:
+            vector = self._keep(vector)
+        vector = self._orthogonalized(vector, count)
+        return vector.div_(math.sqrt(inner(vector, vector)))
+
+    def tridiagonal(self) -> Tridiagonal:
+        """T so far."""
+        basis = None if self.basis is None else self.basis[: len(self.alphas)].T
+        alphas, betas = as_tensor(self.alphas), as_tensor(self.betas)
+        return Tridiagonal(alphas, betas[:-1], self.betas[-1], self.exhausted, basis)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that the next step depends on."""
+        arrays = {
+            "alphas": as_tensor(self.alphas),
+            "betas": as_tensor(self.betas),
+            "current": self.current,
+        }
+        if self.previous is not None:
+            arrays["previous"] = self.previous
+        if self.basis is not None:
+            arrays["basis"] = self.basis[: len(self.alphas)]
+        return {"exhausted": self.exhausted, "scale": self._scale.hex()}, arrays
+
+    def restore(self, saved: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+        """Become the run whose :meth:`state` this is."""
+        self.alphas, self.betas = arrays["alphas"].tolist(), arrays["betas"].tolist()
+        self.current = arrays["current"].to(self.operator.device)
+        self.previous = None
+        if "previous" in arrays:
+            self.previous = arrays["previous"].to(self.operator.device)
+        if self.basis is not None:
+            self.basis[: len(self.alphas)] = arrays["basis"].to(self.operator.device)
+        self.exhausted, self._scale = saved["exhausted"], float.fromhex(saved["scale"])
+
+
+def lanczos(
+    A: SymmetricOperator,
+    steps: int,
+    start: Float[Tensor, " p"],
+    reorthogonalize: Reorthogonalize = "none",
+    *,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 30.0,
+) -> Tridiagonal:
+    """The tridiagonal matrix of A on the Krylov space span{v, Av, A²v, …} of a start vector v.
+
+    β_j v_{j+1} = A v_j − α_j v_j − β_{j−1} v_{j−1} ([002], Algorithm 1 with
+    ``reorthogonalize="full"``, Algorithm 2 with ``"none"``): one product a step. Inner products
+    accumulate in float64. Without reorthogonalisation three vectors of length p are kept and
+    ghost copies of converged eigenvalues appear (see :func:`deepspec.krylov.ghosts`); with it,
+    one vector a step.
+
+    Parameters
+    ----------
+    A
+        The operator.
+    steps
+        How many products at most. Fewer are taken when an invariant subspace is met ("none"), or
+        when as many as there are dimensions are done ("full"). In a full run an invariant
+        subspace is followed by a random direction orthogonal to it, with β = 0: so p steps
+        give every eigenvalue, repeated ones too, and the weights stay those of ``start``.
+    start
+        v, of any length but 0.
+    seed, generator
+        Where those random directions come from.
+    checkpoint, checkpoint_every
+        A folder to save the state to, and the seconds between two saves. Started again with the
+        same arguments, the run goes on from there, to the bit on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is below 1, ``start`` is zero or not finite, or ``reorthogonalize`` unknown.
+    FloatingPointError
+        If a product is not finite.
+    CheckpointMismatch
+        If the checkpoint is of another operator, start or configuration.
+
+    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)))
+    >>> T = lanczos(A, 3, torch.ones(3, dtype=torch.float64))
+    >>> T.ritz_values, T.ritz_weights * 3
+    (tensor([1., 2., 3.], dtype=torch.float64), tensor([1., 1., 1.], dtype=torch.float64))
+    """
+    check_steps(steps)
+    if reorthogonalize not in ("none", "full"):
+        raise ValueError(f'expected reorthogonalize="none" or "full", got {reorthogonalize!r}')
+    if start.shape != (A.size,):
+        raise ValueError(f"expected a start of shape ({A.size},), got {tuple(start.shape)}")
+    norm = math.sqrt(inner(start, start))
+    if not norm or not math.isfinite(norm):
+        raise ValueError(f"expected a start that is finite and not zero, got one of norm {norm}")
+    chosen = resolve_seed(seed, generator)
+    run = Recurrence(A, start / norm, steps, reorthogonalize == "full", chosen)
+    if checkpoint is None:
+        complete(run, None)
+        return run.tridiagonal()
+    digest = hashlib.sha256(start.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    settings = {"steps": steps, "reorthogonalize": reorthogonalize, "seed": chosen, "start": digest}
+    store = open_checkpoint(checkpoint, checkpoint_every, A, "lanczos", settings)
+    saved = store.load()
+    if saved is not None:
+        run.restore(*saved)
+    complete(run, store)
+    return run.tridiagonal()
+
+
+def complete(run: Recurrence, store: Checkpoint | None) -> None:
+    """Take the steps that are left, saving on the way and at the end."""
+    with progress("Lanczos", run.steps, len(run.alphas)) as advance:
+        while not run.finished:
+            run.step()
+            advance()
+            if store is not None and not run.finished:
+                store.offer(run.state)
+    if store is not None:
+        store.save(*run.state())
+
+
+def open_checkpoint(
+    path: str | Path, every: float, A: SymmetricOperator, estimator: str, settings: dict[str, Any]
+) -> Checkpoint:
+    """The checkpoint of an estimator's run on A."""
+    configuration = {"estimator": estimator, **settings, **A.fingerprint()}
+    return Checkpoint(Path(path), every, configuration, 32 * torch.finfo(A.dtype).eps)
+
+
+def check_steps(steps: int) -> None:
+    """Raise ValueError unless there is a step to take."""
+    if steps < 1:
+        raise ValueError(f"expected at least 1 step, got {steps}")
