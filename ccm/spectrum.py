@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+# What a formula takes: a float or a SymPy expression. The formulas that ccm.symbolic proves are
+# plain arithmetic and do not care which.
+Scalar = Any
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import sympy as sp
 
-from ccm import symmetric
+from ccm import bulk_law, finite_sample, symmetric
 
 C, D, alpha = sp.symbols("C D alpha", positive=True)
 t = sp.Symbol("t", nonnegative=True)
@@ -194,3 +194,60 @@ def prove_theorem_8_1() -> Proof:
             total - (C * block.trace + (D - C) * mean.trace),
         )
     )
+
+
+def prove_finite_sample_law() -> Proof:
+    """The algebra of level 2: τ, edges, cubic, cdf, isolated eigenvalues, and the limit N → ∞.
+
+    Raises
+    ------
+    ProofError
+        If a formula of :mod:`ccm.bulk_law` or :mod:`ccm.finite_sample` is wrong.
+
+    Examples
+    --------
+    >>> print(prove_finite_sample_law().statements[-1])
+    the mini-bulk tends to level 1 as N → ∞
+    """
+    y, z = sp.symbols("y z")
+    tau, delta, l1, l2, w1 = sp.symbols("tau delta ell1 ell2 w1", positive=True)
+    ells, weights = (l1, l2), (w1, 1 - w1)
+
+    def k(y: Any) -> Any:
+        return sum(w * ell / (1 + delta * y * ell) for w, ell in zip(weights, ells, strict=True))
+
+    image = bulk_law.spectral_map(tau, delta, ells, weights)
+    y_of_tau = -1 / (delta * tau)
+    powers = bulk_law.cubic(z, delta, ells, weights)
+    polynomial = sum(part * tau ** (3 - i) for i, part in enumerate(powers))
+    logs = sum(w * sp.log(1 + delta * y * ell) for w, ell in zip(weights, ells, strict=True))
+    primitive = y * k(y) + sp.log(y) - logs / delta
+    y_spike = -1 / (delta * finite_sample.spike(l1, C, s, delta))
+    proof = (
+        Proof()
+        .and_also("z(τ) solves 1/y = k(y) - z", 1 / y_of_tau - k(y_of_tau) + image)
+        .and_also(
+            "dz/dτ = δ - f(τ)",
+            sp.diff(image, tau) - delta + bulk_law.stretch(tau, ells, weights),
+        )
+        .and_also("the cubic is z(τ) = z", polynomial - (image - z) * (tau - l1) * (tau - l2))
+        .and_also("the cdf's primitive", sp.diff(primitive, y) - y * sp.diff(k(y) - 1 / y, y))
+        .and_also(
+            "isolated: 1/y + (s/C) ℓ/(1 + δyℓ) = 0",
+            1 / y_spike + s / C * l1 / (1 + delta * y_spike * l1),
+        )
+        .and_also(
+            "the law's mean is Σ w ℓ",
+            sp.limit(-image * (1 + image * y_of_tau), tau, sp.oo) - w1 * l1 - (1 - w1) * l2,
+        )
+    )
+    first, second = symmetric.class_eigenvalues(C, alpha)
+    actual = (1 / (C - 1), (C - 2) / (C - 1))
+    for name, ell, value in (
+        ("the outliers tend to level 1 as N → ∞", first, symmetric.outlier_eigenvalue),
+        ("the mini-bulk tends to level 1 as N → ∞", second, symmetric.mini_bulk_eigenvalue),
+    ):
+        spike = finite_sample.spike(ell, C, s, delta)
+        location = sp.cancel(bulk_law.spectral_map(spike, delta, (first, second), actual))
+        proof = proof.and_also(name, location.subs(delta, 0) - value(C, s, alpha))
+    return proof

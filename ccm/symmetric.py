@@ -10,16 +10,12 @@ U_c = diag p_c - p_c p_cᵀ, the FIM is E G = (s/C) Σ_c e_c e_cᵀ ⊗ U_c + I_
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ccm.model import CanonicalClassificationModel
-from ccm.spectrum import Level, Spectrum
-
-# A float or a SymPy expression: the formulas below do not care which.
-Scalar = Any
+from ccm.spectrum import Level, Scalar, Spectrum
 
 
 def other_probability(C: Scalar, alpha: Scalar) -> Scalar:
