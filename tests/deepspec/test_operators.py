@@ -80,7 +80,7 @@ def test_a_difference_of_parts_is_one_operator_and_one_pass(case: Case) -> None:
     passes = 0
     functions = problem.engine._functions
 
-    def counted():  # type: ignore[no-untyped-def]
+    def counted():
         nonlocal passes
         passes += 1
         return functions()
@@ -115,12 +115,12 @@ class NoForwardMode(torch.autograd.Function):
     """Squares, and knows reverse mode only."""
 
     @staticmethod
-    def forward(ctx, x):  # type: ignore[no-untyped-def]
+    def forward(ctx, x):
         ctx.save_for_backward(x)
         return x * x
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):
         (x,) = ctx.saved_tensors
         return 2 * x * grad
 
@@ -182,7 +182,7 @@ def test_probabilities_that_underflow_leave_the_identity_exact() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(1, 9), st.randoms(use_true_random=False))
-def test_neither_batches_nor_order_matter(batch_size: int, random) -> None:  # type: ignore[no-untyped-def]
+def test_neither_batches_nor_order_matter(batch_size: int, random) -> None:
     model, features, labels = CASES[0].build()
     order = list(range(len(labels)))
     random.shuffle(order)

@@ -1,0 +1,362 @@
+"""Problem: what it accepts, what it refuses, and that it leaves no trace."""
+
+import copy
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
+from tests.cases import CASES
+
+Parts = tuple[nn.Module, Tensor, Tensor]
+
+
+@pytest.fixture
+def parts() -> Parts:
+    return CASES[0].build()
+
+
+def product(problem: Problem) -> Tensor:
+    return GaussNewton(problem) @ torch.ones(problem.size, dtype=problem.dtype)
+
+
+class Tokens(Dataset):
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        self.features, self.labels = features, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"x": self.features[index], "labels": self.labels[index]}
+
+
+class Wrapped(nn.Module):
+    """Takes keyword arguments and returns an object with .logits, as language models do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.inner(x))
+
+
+def test_every_form_of_data_gives_the_same_matrix(parts: Parts) -> None:
+    model, X, y = parts
+    reference = product(Problem(model, (X, y)))
+    dataset = TensorDataset(X, y)
+    for data in [[X, y], dataset, DataLoader(dataset, batch_size=4), DataLoader(dataset)]:
+        assert torch.allclose(product(Problem(model, data, batch_size=3)), reference, atol=1e-14)
+    mappings = DataLoader(Tokens(X, y), batch_size=4)
+    assert torch.allclose(product(Problem(Wrapped(model), mappings)), reference, atol=1e-14)
+
+
+def test_the_callers_model_and_generators_are_untouched() -> None:
+    model, images, labels = CASES[1].build()
+    model.train()
+    model[1].eval()
+    model[0].weight.requires_grad_(False)
+    model[4].weight.grad = torch.ones_like(model[4].weight)
+    before = copy.deepcopy(model.state_dict())
+    flags = [m.training for m in model.modules()]
+    needs = [p.requires_grad for p in model.parameters()]
+    random = torch.get_rng_state()
+    loader = DataLoader(TensorDataset(images, labels), batch_size=3)
+    problem = Problem(model, loader)
+    for operator in (Hessian(problem), GaussNewton(problem), ClassStructure(problem).cross_class):
+        operator.prepare(100)
+        _ = operator @ torch.ones(problem.size, dtype=torch.float64)
+    assert [m.training for m in model.modules()] == flags
+    assert [p.requires_grad for p in model.parameters()] == needs
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert torch.equal(model[4].weight.grad, torch.ones_like(model[4].weight))
+    assert model[8].weight.grad is None
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_an_interrupt_leaves_the_flags_as_they_were(parts: Parts) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y))
+    model.train()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = model[2].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        product(problem)
+    handle.remove()
+    assert all(m.training for m in model.modules())
+    assert torch.isfinite(product(problem)).all()
+
+
+def test_it_is_a_snapshot(parts: Parts) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y))
+    before, mark = product(problem), problem.fingerprint()
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    assert torch.equal(product(problem), before)
+    assert Problem(model, (X, y)).fingerprint() != mark
+
+
+def test_loss_gradient_and_error_are_those_of_the_model(parts: Parts) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y), batch_size=4)
+    loss = nn.functional.cross_entropy(model(X), y)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert problem.loss == pytest.approx(loss.item(), abs=1e-14)
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    assert torch.allclose(problem.gradient(), flat, atol=1e-15)
+    assert problem.error_rate == float((model(X).argmax(1) != y).double().mean())
+
+
+def test_a_subset_of_parameters_by_name(parts: Parts) -> None:
+    model, X, y = parts
+    whole = Hessian(Problem(model, (X, y))).to_dense()
+    last = Problem(model, (X, y), select=lambda name, _: name.startswith("4."))
+    assert torch.allclose(Hessian(last).to_dense(), whole[-last.size :, -last.size :], atol=1e-14)
+
+
+@pytest.mark.parametrize("budget", [0, 20_000, 10**9, 0.5])
+def test_the_memory_budget_changes_nothing_but_speed(budget: int | float) -> None:
+    model, X, y = CASES[1].build()
+    tight = Problem(model, (X, y), batch_size=2, memory_budget=0)
+    problem = Problem(model, (X, y), batch_size=2, memory_budget=budget)
+    v = torch.linspace(-1, 1, problem.size, dtype=torch.float64)
+    for kind in (Hessian, GaussNewton, Residual):
+        operator = kind(problem)
+        operator.prepare(100)
+        assert torch.allclose(operator @ v, kind(tight) @ v, rtol=1e-12, atol=1e-14)
+    cross = ClassStructure(problem).cross_class
+    cross.prepare(100)
+    expected = ClassStructure(tight).cross_class @ v
+    assert torch.allclose(cross @ v, expected, rtol=1e-12, atol=1e-15)
+    held = problem.plan["jacobian: batches held"]
+    assert held == 0 if budget == 0 else held >= 1 if budget == 10**9 else held in range(5)
+
+
+def test_a_plan_repeats_its_choices_bit_for_bit() -> None:
+    model, X, y = CASES[1].build()
+    first = Problem(model, (X, y), batch_size=2, memory_budget=40_000)
+    v = torch.linspace(-1, 1, first.size, dtype=torch.float64)
+    results = []
+    for kind in (GaussNewton, Hessian):
+        kind(first).prepare(100)
+        results.append(kind(first) @ v)
+    again = Problem(model, (X, y), batch_size=2, memory_budget=10**9)
+    again.plan = first.plan
+    for kind, result in zip((GaussNewton, Hessian), results, strict=True):
+        kind(again).prepare(100)
+        assert torch.equal(kind(again) @ v, result)
+
+
+def test_running_out_of_gpu_memory_halves_the_batch(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y), batch_size=8)
+    expected = product(problem)
+    original = type(model).forward
+    sizes = []
+
+    def greedy(self: nn.Module, x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+        return original(self, x)
+
+    monkeypatch.setattr(type(model), "forward", greedy)
+    with pytest.warns(ResourceWarning, match="half the size"):
+        result = product(problem)
+    assert torch.allclose(result, expected, atol=1e-14)
+    assert sizes[-1] <= 2
+
+
+def test_memory_that_does_not_suffice_for_one_sample_is_an_error(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y), batch_size=1)
+
+    def never(self: nn.Module, x: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory (pretended)")
+
+    monkeypatch.setattr(type(model), "forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        product(problem)
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x + torch.randn(x.shape, generator=self.generator))
+
+
+class NotRows(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[None]
+
+
+class NoTensor(nn.Linear):
+    def forward(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=None)
+
+
+def bad(kind: str) -> tuple[nn.Module, object, dict[str, object]]:
+    X, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
+    model: nn.Module = nn.Linear(4, 3)
+    data: object = (X, y)
+    options: dict[str, object] = {}
+    if kind == "shuffled":
+        data = DataLoader(TensorDataset(X, y), batch_size=2, shuffle=True)
+    elif kind == "noisy":
+        model = Noisy()
+    elif kind == "batch statistics":
+        model = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), model)
+    elif kind == "three dimensions":
+        model = NotRows(4, 3)
+    elif kind == "no tensor":
+        model = NoTensor(4, 3)
+    elif kind == "one class":
+        model = nn.Linear(4, 1)
+        data = (X, torch.zeros(6, dtype=torch.long))
+    elif kind == "other width":
+        options = {"num_classes": 5}
+    elif kind == "label too large":
+        data = (X, y + 1)
+    elif kind == "label negative":
+        data = (X, y - 1)
+    elif kind == "label float":
+        data = (X, y.float())
+    elif kind == "label rows":
+        data = (X, nn.functional.one_hot(y))
+    elif kind == "nan":
+        X[4, 0] = torch.nan
+    elif kind == "frozen":
+        model.requires_grad_(False)
+    elif kind == "empty":
+        data = (X[:0], y[:0])
+    elif kind == "lengths":
+        data = (X, y[:5])
+    elif kind == "arrays":
+        data = (X.numpy(), y.numpy())
+    elif kind == "no data":
+        data = 3
+    elif kind == "three parts":
+        data = DataLoader(TensorDataset(X, X, y), batch_size=2)
+    elif kind == "no labels":
+        data = [{"x": X}]
+        data = DataLoader(Tokens(X, y), collate_fn=lambda rows: {"x": rows[0]["x"]})
+    elif kind == "strings":
+        data = DataLoader([("a", 0), ("b", 1)], batch_size=2)
+    elif kind == "budget":
+        options = {"memory_budget": 1.5}
+    elif kind == "batch size":
+        options = {"batch_size": 0}
+    return model, data, options
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("shuffled", ValueError, "turn off shuffling"),
+        ("noisy", ValueError, "deterministic model"),
+        ("batch statistics", ValueError, "track_running_stats"),
+        ("three dimensions", ValueError, r"got \(1, 6, 3\)"),
+        ("no tensor", ValueError, "output.logits"),
+        ("one class", ValueError, "at least 2 classes"),
+        ("other width", ValueError, r"\(6, 5\), got \(6, 3\)"),
+        ("label too large", ValueError, r"0\.\.2, got 3 at sample 2"),
+        ("label negative", ValueError, r"got -1 at sample 0"),
+        ("label float", ValueError, "integer labels"),
+        ("label rows", ValueError, "argmax"),
+        ("nan", ValueError, "sample 4"),
+        ("frozen", ValueError, "trainable parameter"),
+        ("empty", ValueError, "at least one sample"),
+        ("lengths", ValueError, "6 and 5"),
+        ("arrays", TypeError, "torch.as_tensor"),
+        ("no data", TypeError, "got int"),
+        ("three parts", TypeError, "batches of"),
+        ("no labels", TypeError, "keys"),
+        ("strings", TypeError, "collate_fn"),
+        ("budget", ValueError, "memory_budget"),
+        ("batch size", ValueError, "batch_size"),
+    ],
+)
+def test_bad_input_is_refused_in_words(kind: str, error: type[Exception], words: str) -> None:
+    model, data, options = bad(kind)
+    with pytest.raises(error, match=words):
+        Problem(model, data, **options)
+
+
+class Padded(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, : 2 + len(x) % 2]
+
+
+def test_logits_of_changing_width_are_refused() -> None:
+    X, y = torch.zeros(3, 4), torch.zeros(3, dtype=torch.long)
+    with pytest.raises(ValueError, match="one width"):
+        Problem(Padded(4, 3), (X, y), batch_size=2)
+
+
+class Shrinking(Dataset):
+    """One sample fewer at the second pass."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.ones(4), 0
+
+
+def test_data_that_shrink_between_passes_are_refused() -> None:
+    class Forgetful(DataLoader):
+        passes = 0
+
+        def __iter__(self):
+            Forgetful.passes += 1
+            yield torch.ones(2, 4), torch.zeros(2, dtype=torch.long)
+            if Forgetful.passes == 1:
+                yield torch.ones(2, 4), torch.zeros(2, dtype=torch.long)
+
+    with pytest.raises(ValueError, match="4 samples at the first and 2"):
+        Problem(nn.Linear(4, 3), Forgetful(Shrinking()))
+
+
+def test_nothing_warns_on_an_ordinary_run(parts: Parts) -> None:
+    model, X, y = parts
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problem = Problem(model, (X, y))
+        for operator in (Hessian(problem), GaussNewton(problem)):
+            operator.prepare(100)
+            _ = operator @ torch.ones(problem.size, dtype=torch.float64)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_gives_what_the_cpu_gives() -> None:
+    for case in CASES:
+        model, X, y = case.build()
+        on_cpu, on_gpu = Problem(model, (X, y)), Problem(model.cuda(), (X, y), batch_size=3)
+        assert on_gpu.device.type == "cuda"
+        v = torch.linspace(-1, 1, on_cpu.size, dtype=torch.float64)
+        for kind in (Hessian, GaussNewton, Residual):
+            for prepared in (1, 100):
+                operator = kind(on_gpu)
+                operator.prepare(prepared)
+                assert torch.allclose((operator @ v.cuda()).cpu(), kind(on_cpu) @ v, atol=1e-12)
