@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, jvp, linearize, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from deepspec.batches import cut
+from deepspec.batches import cut, pick
 from deepspec.parameters import ParameterSpace
 
 with warnings.catch_warnings(), forward_ad.dual_level():
@@ -68,6 +68,13 @@ class BatchFunction:
         inputs = cut(self.inputs, 0, samples)
         return BatchFunction(
             self.model, self.space, self.parameters, self.constants, inputs, samples
+        )
+
+    def pick(self, rows: Int[Tensor, " k"]) -> BatchFunction:
+        """The same function of some samples only, by index."""
+        inputs = pick(self.inputs, rows)
+        return BatchFunction(
+            self.model, self.space, self.parameters, self.constants, inputs, len(rows)
         )
 
     def leaves(self) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -98,6 +99,13 @@ def cut(inputs: Any, start: int, stop: int) -> Any:
     if isinstance(inputs, Mapping):
         return {name: cut(value, start, stop) for name, value in inputs.items()}
     return inputs[start:stop]
+
+
+def pick(inputs: Any, rows: Int[Tensor, " k"]) -> Any:
+    """Some samples of a batch's inputs, by index."""
+    if isinstance(inputs, Mapping):
+        return {name: pick(value, rows) for name, value in inputs.items()}
+    return inputs[rows]
 
 
 def move(inputs: Any, device: torch.device, dtype: torch.dtype) -> Any:

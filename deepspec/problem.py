@@ -88,7 +88,7 @@ class Problem:
         if verify:
             require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
         self.engine = Engine(
-            self._functions, self.space, self.dtype, self.device, memory_budget, self._halve
+            self.functions, self.space, self.dtype, self.device, memory_budget, self._halve
         )
 
     def _snapshot(self, model: nn.Module) -> None:
@@ -124,14 +124,15 @@ class Problem:
             )
             yield function, labels.to(self.device)
 
-    def _functions(self) -> Iterator[tuple[slice, BatchFunction]]:
+    def functions(self) -> Iterator[tuple[slice, BatchFunction]]:
+        """A pass over the data: each batch's rows, and its logits as a function of θ."""
         start = 0
         for function, labels in self._labelled():
             yield slice(start, start + len(labels)), function
             start += len(labels)
 
     def _halve(self) -> bool:
-        largest = max(function.samples for _, function in self._functions())
+        largest = max(function.samples for _, function in self.functions())
         self._batches.limit = largest // 2
         return largest > 1
 
