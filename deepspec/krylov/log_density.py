@@ -1,0 +1,277 @@
+"""The density of log |λ|: positive and negative eigenvalues apart, over many decades."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._drawing import Curve, Marks, bump_width, cells, check_drawing, draw
+from deepspec.krylov._probes import resolve_seed
+from deepspec.krylov.lanczos import check_steps, open_checkpoint
+from deepspec.krylov.quadrature import Quadrature, run_probes
+from deepspec.operators.base import SymmetricOperator
+
+Side = Literal["both", "positive", "negative"]
+
+
+@dataclass(frozen=True, eq=False)
+class LogSpectralDensity:
+    """The density of u = log(|λ| + ε) ([002], Appendix C.7, with f = log(|λ| + ε)).
+
+    Attributes
+    ----------
+    quadrature
+        What the probes saw.
+    epsilon
+        ε, in units of λ: what is much smaller is drawn at log ε.
+    kappa
+        The contrast of the bumps; None for a width of 1 % of the range's half.
+    points
+        How many grid points, evenly spaced in u.
+    per
+        ``"log"``: values are per unit of log |λ| (natural logarithm), and Σ values · spacing is 1
+        over both sides. ``"unit"``: per unit of |λ|, and Σ values · widths is 1. The paper prints
+        the factor 1/θ in a density that it calls one of log λ; here it is one or the other.
+
+    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.tensor([-1.0, 1.0, 10.0, 100.0])))
+    >>> density = log_spectral_density(A, steps=4)
+    >>> round(float((density.positive + density.negative).sum() * density.spacing), 12)
+    1.0
+    """
+
+    quadrature: Quadrature
+    epsilon: float
+    kappa: float | None
+    points: int
+    per: Literal["log", "unit"]
+
+    @cached_property
+    def _logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """log(|θ| + ε) of every Ritz value and of the two ends of its interval."""
+        seen = self.quadrature
+        left, right = seen.intervals
+        left = torch.where((left < 0) & (seen.ritz_values >= 0), torch.zeros_like(left), left)
+        right = torch.where((right > 0) & (seen.ritz_values < 0), torch.zeros_like(right), right)
+        near, far = torch.minimum(left.abs(), right.abs()), torch.maximum(left.abs(), right.abs())
+        places = (seen.ritz_values.abs() + self.epsilon).log()
+        return places, (near + self.epsilon).log(), (far + self.epsilon).log()
+
+    @cached_property
+    def range(self) -> tuple[float, float]:
+        """First and last grid point in u: the logarithms' extremes and 5 % of margin."""
+        places, _, far = self._logarithms
+        heavy = self.quadrature.ritz_weights > 0
+        low, high = float(places[heavy].min()), float(far[heavy].max())
+        added = 0.05 * max(high - low, 1.0)
+        return low - added, high + added
+
+    @property
+    def spacing(self) -> float:
+        """Between two grid points, in units of u."""
+        low, high = self.range
+        return (high - low) / (self.points - 1)
+
+    @property
+    def widths(self) -> Float[Tensor, " k"]:
+        """Of the grid's cells, in units of λ."""
+        half = self.spacing / 2
+        return (self.log_grid + half).exp() - (self.log_grid - half).exp()
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of a bump, in units of u."""
+        low, high = self.range
+        share = 0.01 if self.kappa is None else bump_width(self.quadrature.steps, self.kappa)
+        return share * (high - low) / 2
+
+    @cached_property
+    def log_grid(self) -> Float[Tensor, " k"]:
+        """u = log(|λ| + ε)."""
+        return cells(*self.range, self.points)[0]
+
+    @property
+    def grid(self) -> Float[Tensor, " k"]:
+        """|λ| + ε, for a logarithmic axis."""
+        return self.log_grid.exp()
+
+    def _side(self, side: Side) -> Curve:
+        seen = self.quadrature
+        chosen = {
+            "both": torch.ones_like(seen.ritz_values, dtype=torch.bool),
+            "positive": seen.ritz_values >= 0,
+            "negative": seen.ritz_values < 0,
+        }[side]
+        masses = torch.where(chosen, seen.ritz_weights, torch.zeros_like(seen.ritz_weights))
+        places, near, far = self._logarithms
+        edges = cells(*self.range, self.points)[1]
+        return draw(Marks(places, masses, near, far), edges, self.sigma, seen.dimension)
+
+    @cached_property
+    def _curves(self) -> dict[Side, Curve]:
+        return {side: self._side(side) for side in ("both", "positive", "negative")}
+
+    @property
+    def _measure(self) -> Tensor:
+        return self.widths if self.per == "unit" else torch.full_like(self.log_grid, self.spacing)
+
+    @property
+    def values(self) -> Float[Tensor, " k"]:
+        """The density of |λ|, both signs together."""
+        return self._curves["both"].masses / self._measure
+
+    @property
+    def positive(self) -> Float[Tensor, " k"]:
+        """The part of the density that is from λ ≥ 0; its mass is their share."""
+        return self._curves["positive"].masses / self._measure
+
+    @property
+    def negative(self) -> Float[Tensor, " k"]:
+        """The part of the density that is from λ < 0."""
+        return self._curves["negative"].masses / self._measure
+
+    def standard_error(self, side: Side = "both") -> Float[Tensor, " k"]:
+        """Of the density on one side, as in :attr:`SpectralDensity.standard_error`."""
+        return self._curves[self._known(side)].standard_error / self._measure
+
+    def quadrature_error(self, side: Side = "both") -> Float[Tensor, " k"]:
+        """Of the density on one side, as in :attr:`SpectralDensity.quadrature_error`."""
+        return self._curves[self._known(side)].quadrature_error / self._measure
+
+    @staticmethod
+    def _known(side: Side) -> Side:
+        if side not in ("both", "positive", "negative"):
+            raise ValueError(f'expected side "both", "positive" or "negative", got {side!r}')
+        return side
+
+    @property
+    def ritz_values(self) -> Float[Tensor, "n m"]:
+        return self.quadrature.ritz_values
+
+    @property
+    def ritz_weights(self) -> Float[Tensor, "n m"]:
+        return self.quadrature.ritz_weights
+
+    def redraw(
+        self,
+        kappa: float | None = None,
+        points: int | None = None,
+        epsilon: float | None = None,
+        per: Literal["log", "unit"] | None = None,
+    ) -> LogSpectralDensity:
+        """The same run with other bumps, another grid, ε or unit; no product is taken.
+
+        Raises
+        ------
+        ValueError
+            If one of them cannot be right.
+        """
+        epsilon = self.epsilon if epsilon is None else epsilon
+        kappa = self.kappa if kappa is None else kappa
+        points = self.points if points is None else points
+        per = self.per if per is None else per
+        _check(epsilon, kappa, points, per)
+        return LogSpectralDensity(self.quadrature, epsilon, kappa, points, per)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a JSON manifest and the arrays (safetensors) into a folder."""
+        entries, arrays = self.quadrature.to_state()
+        drawing = {n: getattr(self, n) for n in ("epsilon", "kappa", "points", "per")}
+        curves = {n: getattr(self, n) for n in ("grid", "positive", "negative")}
+        manifest = {"kind": "log spectral density", **drawing, "quadrature": entries}
+        save_state(Path(folder), manifest, {**arrays, **curves})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LogSpectralDensity:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else.
+        """
+        manifest, arrays = load_state(Path(folder))
+        if manifest.get("kind") != "log spectral density":
+            raise ValueError(
+                f"expected a saved log spectral density in {folder}, found {manifest.get('kind')}"
+            )
+        quadrature = Quadrature.from_state(manifest["quadrature"], arrays)
+        return cls(quadrature, *(manifest[n] for n in ("epsilon", "kappa", "points", "per")))
+
+
+def _check(epsilon: float, kappa: float | None, points: int, per: str) -> None:
+    check_drawing(kappa, points)
+    if not 0 < epsilon < math.inf:
+        raise ValueError(f"expected epsilon above 0 (log |λ| needs a floor), got {epsilon}")
+    if per not in ("log", "unit"):
+        raise ValueError(f'expected per="log" or per="unit", got {per!r}')
+
+
+def log_spectral_density(
+    A: SymmetricOperator,
+    steps: int = 2048,
+    probes: int = 1,
+    *,
+    epsilon: float = 1e-5,
+    kappa: float | None = None,
+    points: int = 1024,
+    per: Literal["log", "unit"] = "log",
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 30.0,
+) -> LogSpectralDensity:
+    """The density of log(|λ| + ε), by ``steps · probes`` products ([002], Appendix C.7).
+
+    The run is that of :func:`spectral_density`; only the axis on which its Ritz values are drawn
+    is another. Lanczos finds the ends of the spectrum first and what is smallest in magnitude
+    last: below about ‖A‖ (π/2M)² for eigenvalues ≥ 0, M the number of steps, the picture is the
+    quadrature's, and :meth:`LogSpectralDensity.quadrature_error` says so.
+
+    Parameters
+    ----------
+    A
+        The operator.
+    steps, probes
+        M and the number of directions. Runs of many more steps than distinct eigenvalues bring
+        ghosts, whose weights are right together.
+    epsilon, kappa, points, per
+        See :class:`LogSpectralDensity`.
+    seed, generator, checkpoint, checkpoint_every
+        As in :func:`spectral_density`.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` or ``probes`` is below 1, ε not positive, κ not above 1, ``per`` unknown, or
+        there are fewer than 2 points.
+    FloatingPointError
+        If a product is not finite.
+    CheckpointMismatch
+        If the checkpoint is of another operator or configuration.
+
+    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64)))
+    >>> density = log_spectral_density(A, steps=4, probes=100)
+    >>> round(float(density.positive.sum() * density.spacing), 1)
+    0.5
+    """
+    check_steps(steps)
+    if probes < 1:
+        raise ValueError(f"expected at least 1 probe, got {probes}")
+    _check(epsilon, kappa, points, per)
+    chosen = resolve_seed(seed, generator)
+    store = None
+    if checkpoint is not None:
+        settings = {"steps": steps, "probes": probes, "seed": chosen}
+        store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
+    seen = run_probes(A, steps, probes, chosen, store)
+    return LogSpectralDensity(seen, epsilon, kappa, points, per)
