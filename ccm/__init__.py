@@ -1,19 +1,32 @@
 """The canonical classification model: class structure in a Fisher information, in theory."""
 
 from ccm.bayes import bayes_fim, bayes_spectrum
+from ccm.class_structure import ClassStructure, class_structure
 from ccm.finite_sample import FiniteSampleLaw, finite_sample_law
+from ccm.fisher import LogitSpaceOperator, empirical_fim, fim_operator, fim_trace
+from ccm.logistic import ConvergenceError, LogisticFit, SeparableDataError, fit_logistic
 from ccm.model import CanonicalClassificationModel
 from ccm.spectrum import Level, Spectrum
 from ccm.symmetric import symmetric_fim, symmetric_probabilities, symmetric_spectrum
 
 __all__ = [
     "CanonicalClassificationModel",
+    "ClassStructure",
+    "ConvergenceError",
     "FiniteSampleLaw",
     "Level",
+    "LogisticFit",
+    "LogitSpaceOperator",
+    "SeparableDataError",
     "Spectrum",
     "bayes_fim",
     "bayes_spectrum",
+    "class_structure",
+    "empirical_fim",
+    "fim_operator",
+    "fim_trace",
     "finite_sample_law",
+    "fit_logistic",
     "symmetric_fim",
     "symmetric_probabilities",
     "symmetric_spectrum",
