@@ -192,7 +192,7 @@ class Engine:
         """Hold the first batches, in order, while they fit; others make room for the newest."""
         self.release()
         limit = int(self.plan.get(f"{kind}: batches held", 2**62))
-        budget = self._budget_bytes()
+        budget = self.budget_bytes()
         held: list[Held] = []
         used, samples = 0, 0
         for rows, function in self._functions():
@@ -207,7 +207,8 @@ class Engine:
         self.plan[f"{kind}: batches held"] = len(held)
         return held
 
-    def _budget_bytes(self) -> int:
+    def budget_bytes(self) -> int:
+        """What may be held between products, in bytes."""
         if isinstance(self.memory_budget, int):
             return self.memory_budget
         return int(self.memory_budget * free_memory(self.device))
