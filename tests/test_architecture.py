@@ -36,6 +36,7 @@ ORDER = {
         "problem",
         "operators",
         "structure",
+        "means",
         "tangent_kernel",
         "checkpoint",
         "krylov",
