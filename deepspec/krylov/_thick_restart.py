@@ -1,0 +1,183 @@
+"""Thick-restart Lanczos: which Ritz vectors to keep, and when to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepspec.checkpoint import Checkpoint
+from deepspec.krylov._probes import dimension, normal_vector
+from deepspec.krylov._progress import progress
+from deepspec.krylov._search_space import SearchSpace
+from deepspec.krylov.pairs import Eigenpairs, NotConverged
+from deepspec.operators.algebra import Compression
+from deepspec.operators.base import SymmetricOperator
+
+KEYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "largest": lambda values: -values,
+    "smallest": lambda values: values,
+    "magnitude": lambda values: -np.abs(values),
+}
+
+
+class Search:
+    """The state of one search and the rule by which it ends."""
+
+    def __init__(
+        self, A: SymmetricOperator, k: int, which: str, tol: float, capacity: int, seed: int
+    ) -> None:
+        self.space = SearchSpace(A, capacity)
+        self.k, self.key, self.which, self.tol, self.seed = k, KEYS[which], which, tol, seed
+        self.thrown = 0
+        self.chain = -1  # members when the verifying vector was thrown in; -1: not verifying
+        self.needed = 0
+        self.missed = 1.0
+
+    def run(self, budget: int, store: Checkpoint | None) -> Eigenpairs:
+        space = self.space
+        with progress("eigenpairs", None, space.products) as advance:
+            while not self._done():
+                if space.products >= budget:
+                    raise NotConverged(
+                        f"{space.products} products were not enough for {self.k} pairs at "
+                        f"tol={self.tol:g}; residuals are {self._pairs().residuals.tolist()}. "
+                        "Allow more (max_products), a larger max_subspace, a larger tol or a "
+                        "smaller k; the pairs so far are in this error's .pairs",
+                        self._pairs(),
+                    )
+                space.expand()
+                advance()
+                if store is not None:
+                    store.offer(self.state)
+        if store is not None:
+            store.save(*self.state())
+        return self._confirmed(self._pairs())
+
+    def _done(self) -> bool:
+        """Whether the pairs are there; if not, leaves something pending and room for it."""
+        space = self.space
+        if len(space.members) == dimension(space.operator):
+            self.missed = 0.0
+            return True
+        if len(space.members) >= self.k:
+            values, coordinates, residuals = space.ritz()
+            order = np.argsort(self.key(values), kind="stable")
+            converged = self._converged(values, residuals)[order[: self.k]].all()
+            if not converged:
+                self.chain = -1
+            elif self.chain < 0:
+                self._restart(values, coordinates, order)
+                space.park()
+                self._throw()
+                self.chain = len(space.members)
+                self.needed = max(6, space.products // 6)
+            elif self._verified(values, order):
+                return True
+            if space.full:
+                self._restart(values, coordinates, order)
+        if not space.pending and not self._throw():
+            raise NotConverged(
+                f"no direction is left after {len(space.members)} of the "
+                f"{dimension(space.operator)} expected; the operator may not be symmetric",
+                self._pairs(),
+            )
+        return False
+
+    def _restart(self, values: np.ndarray, coordinates: np.ndarray, order: np.ndarray) -> None:
+        room = self.space.rows.shape[0] - len(self.space.pending + self.space.parked)
+        keep = np.sort(order[: min(len(order), max(self.k + 1, (self.k + room) // 2))])
+        self.space.restart(values[keep], coordinates[:, keep])
+        self.chain = -1
+
+    def _throw(self) -> bool:
+        """A random direction orthogonal to everything becomes pending; False if there is none."""
+        for _ in range(3):
+            self.thrown += 1
+            vector = normal_vector(self.space.operator, self.seed, 1_000_000 + self.thrown)
+            if self.space.offer(vector):
+                return True
+        return False
+
+    def _converged(self, values: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+        floor = 10 * torch.finfo(self.space.rows.dtype).eps * self.space.scale
+        return residuals <= np.maximum(self.tol * np.abs(values), floor)
+
+    def _verified(self, values: np.ndarray, order: np.ndarray) -> bool:
+        """Whether the vector thrown in has been followed for long enough."""
+        space = self.space
+        products = len(space.members) - self.chain
+        if products < 1:
+            return False
+        own = np.linalg.eigvalsh(space.matrix[self.chain :, self.chain :])
+        bar = values[order[self.k - 1]]
+        ends = []
+        if self.which in ("largest", "magnitude"):
+            top = abs(bar) if self.which == "magnitude" else bar
+            ends.append((top - own[-1]) / max(top - values[0], 1e-300))
+        if self.which in ("smallest", "magnitude"):
+            bottom = -abs(bar) if self.which == "magnitude" else bar
+            ends.append((own[0] - bottom) / max(values[-1] - bottom, 1e-300))
+        gap = min(1.0, max(0.0, min(ends)))
+        size = dimension(space.operator)
+        bound = 1.648 * math.sqrt(size) * math.exp(-math.sqrt(gap) * (2 * products - 1))
+        exhausted = not space.pending  # then it has shown every eigenvalue there is off the rest
+        self.missed = 0.0 if exhausted else min(1.0, bound)
+        return self.missed < 0.01 or products >= self.needed or exhausted or space.full
+
+    def _pairs(self) -> Eigenpairs:
+        space = self.space
+        values, coordinates, residuals = space.ritz()
+        chosen = np.sort(np.argsort(self.key(values), kind="stable")[: self.k])[::-1].copy()
+        like = space.rows
+        return Eigenpairs(
+            torch.from_numpy(values[chosen]).to(like),
+            space.combine(coordinates[:, chosen]),
+            torch.from_numpy(residuals[chosen]).to(like),
+            space.products,
+            self.missed,
+        )
+
+    def _confirmed(self, pairs: Eigenpairs) -> Eigenpairs:
+        """The pairs, once a product with a random combination of them agrees."""
+        generator = torch.Generator().manual_seed(0)
+        signs = (
+            torch.randint(0, 2, (len(pairs.values),), generator=generator).to(pairs.values) * 2 - 1
+        )
+        difference = self.space.operator @ (pairs.vectors @ signs)
+        difference -= pairs.vectors @ (signs * pairs.values)
+        found = float(difference.norm())
+        allowed = float(pairs.residuals.sum()) + self._noise(self.space.scale)
+        if found > allowed and isinstance(self.space.operator, Compression):
+            # What is left may be small beside the rounding of what was there.
+            probe = normal_vector(self.space.operator, self.seed, 0)
+            whole = float((self.space.operator.operator @ probe).norm())
+            allowed = float(pairs.residuals.sum()) + self._noise(whole)
+        checked = Eigenpairs(
+            pairs.values, pairs.vectors, pairs.residuals, pairs.products + 1, pairs.missed
+        )
+        if found <= allowed:
+            return checked
+        raise NotConverged(
+            f"a product with the {len(pairs.values)} pairs is {found:g} from what it should be, at "
+            f"most {allowed:g}; the operator's products are not symmetric, or differ from call "
+            "to call",
+            checked,
+        )
+
+    def _noise(self, norm: float) -> float:
+        return 100 * torch.finfo(self.space.rows.dtype).eps * norm * math.sqrt(self.k)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        saved, arrays = self.space.state()
+        own = {"thrown": self.thrown, "chain": self.chain, "needed": self.needed}
+        return {**saved, **own, "missed": self.missed.hex()}, arrays
+
+    def restore(self, saved: dict[str, Any], arrays: dict[str, Tensor]) -> None:
+        self.space.restore(saved, arrays)
+        self.thrown, self.chain = saved["thrown"], saved["chain"]
+        self.needed, self.missed = saved["needed"], float.fromhex(saved["missed"])

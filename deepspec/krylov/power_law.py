@@ -1,0 +1,109 @@
+"""A power law fitted to a density, with its R²."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from deepspec.krylov.density import SpectralDensity
+from deepspec.krylov.log_density import LogSpectralDensity
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """φ(λ) ≈ prefactor · |λ|^(−exponent) between two magnitudes.
+
+    Attributes
+    ----------
+    exponent, prefactor
+        Of the density as it was given: per unit of log λ the exponent is smaller by one than per
+        unit of λ.
+    r_squared
+        The share of the variance of log φ that the line explains.
+    exponent_error
+        Standard error of the exponent: the larger of what the scatter about the line says (one
+        independent point for every 2 σ of the bumps) and what the density's own errors say.
+    low, high
+        The range of |λ| that was fitted.
+    """
+
+    exponent: float
+    prefactor: float
+    r_squared: float
+    exponent_error: float
+    low: float
+    high: float
+
+
+def fit_power_law(
+    density: LogSpectralDensity | SpectralDensity,
+    range: tuple[float, float],
+    side: str = "both",
+) -> PowerLaw:
+    """Least squares of log φ on log |λ| over a range ([002], Figure 16).
+
+    Parameters
+    ----------
+    density
+        On log |λ| (there ``density.per`` says which density), or on λ.
+    range
+        The least and the largest |λ| to fit.
+    side
+        ``"both"``, ``"positive"`` or ``"negative"`` eigenvalues.
+
+    Raises
+    ------
+    ValueError
+        If the range is not 0 < low < high, the side unknown (``"both"`` for a density on λ), or
+        fewer than three grid points with a positive density lie in the range.
+
+    >>> import torch
+    >>> from deepspec.krylov import log_spectral_density
+    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> spectrum = torch.linspace(0.1, 1, 400, dtype=torch.float64) ** -1.0
+    >>> A = MatrixOperator(torch.diag(spectrum))
+    >>> density = log_spectral_density(A, 400, probes=10, per="unit")
+    >>> round(fit_power_law(density, (1.5, 7.0)).exponent)
+    2
+    """
+    low, high = range
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"expected a range 0 < low < high, got {range}")
+    if isinstance(density, LogSpectralDensity):
+        curves = {"both": density.values, "positive": density.positive}
+        curves["negative"] = density.negative
+        magnitude, extent = density.grid - density.epsilon, density.sigma
+        share = density.standard_error() / density.values.clamp_min(1e-300)
+    else:
+        curves = {"positive": density.values, "negative": density.values.flip(0)}
+        turned = side == "negative"
+        magnitude = -density.grid.flip(0) if turned else density.grid
+        extent = density.sigma / math.sqrt(low * high)
+        share = density.standard_error / density.values.clamp_min(1e-300)
+        share = share.flip(0) if turned else share
+    if side not in curves:
+        raise ValueError(f"expected side to be one of {', '.join(curves)}; got {side!r}")
+    values = curves[side]
+    inside = (magnitude >= low) & (magnitude <= high) & (values > 0)
+    count = int(inside.sum())
+    if count < 3:
+        raise ValueError(
+            f"expected at least 3 grid points with a positive density in {range}, got {count}; "
+            "widen the range or draw more points"
+        )
+    abscissa, ordinate = magnitude[inside].log(), values[inside].log()
+    centred = abscissa - abscissa.mean()
+    slope = float((centred * ordinate).sum() / centred.square().sum())
+    level = float(ordinate.mean() - slope * abscissa.mean())
+    residual = ordinate - level - slope * abscissa
+    around = float((ordinate - ordinate.mean()).square().sum())
+    explained = 1 - float(residual.square().sum()) / around if around else 1.0
+    independent = min(count, max(3, int(math.log(high / low) / (2 * extent))))
+    scatter = float(residual.square().mean()) * independent / max(independent - 2, 1)
+    scattered = scatter / (independent * float(torch.var(abscissa, correction=0)))
+    pull = centred * share[inside] / centred.square().sum()
+    carried = float(pull.square().sum()) * count / independent
+    error = math.sqrt(max(scattered, carried))
+    return PowerLaw(-slope, math.exp(level), explained, error, low, high)

@@ -1,0 +1,182 @@
+"""Trace and Frobenius norm from products, with standard errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
+from deepspec.krylov._progress import progress
+from deepspec.operators.base import SymmetricOperator
+
+# The t_i share all columns but one, so the standard error of independent ones is too small: over
+# flat, spiked, geometric, 1/i and indefinite spectra, 10 to 100 products and 150 seeds each, the
+# errors were 1.1 to 1.7 of it. With this factor 1.96 of them cover 91 to 100 % for the trace.
+SHARED = 1.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its standard error, and how many products it took."""
+
+    value: float
+    standard_error: float
+    products: int
+
+    def save(self, folder: str | Path) -> None:
+        """Write a JSON manifest and the arrays (safetensors) into a folder."""
+        numbers = torch.tensor([self.value, self.standard_error], dtype=torch.float64)
+        manifest = {"kind": "estimate", "products": self.products}
+        save_state(Path(folder), manifest, {"value and standard error": numbers})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Estimate:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else.
+        """
+        manifest, arrays = load_state(Path(folder))
+        if manifest.get("kind") != "estimate":
+            raise ValueError(f"expected a saved estimate in {folder}, found {manifest.get('kind')}")
+        value, error = arrays["value and standard error"].tolist()
+        return cls(value, error, manifest["products"])
+
+
+def trace(
+    A: SymmetricOperator,
+    products: int = 64,
+    *,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """Σ λ_i by XTrace (Epperly, Tropp and Webber, 2024, section 2.1).
+
+    m = products/2 random directions ω_i give a basis Q of AΩ. For each i, the trace on the span of
+    the *other* images is exact, and ω_i estimates what is off that span:
+
+        t_i = tr Q_iᵀAQ_i + (p − m + 1)/‖u_i‖² u_iᵀAu_i,   u_i = (I − Q_iQ_iᵀ) ω_i.
+
+    Exact when the rank of A is below m; where eigenvalues decay, the error falls like the tail,
+    not like 1/√m. The standard error is that of the t_i, widened because they share Q
+    (:data:`SHARED`).
+
+    Parameters
+    ----------
+    products
+        At least 4; an odd one is left unused. Taken to no more than 2 p.
+
+    Raises
+    ------
+    ValueError
+        If ``products`` is below 4.
+    FloatingPointError
+        If a product is not finite.
+
+    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -1.0] + 20 * [0.0], dtype=torch.float64)))
+    >>> round(trace(A, products=8).value, 9)
+    3.0
+    """
+    sketch = _Sketch(A, products, resolve_seed(seed, generator))
+    quadratic = (sketch.directions * sketch.images).sum(0)
+    on_span = torch.diagonal(sketch.coarse).sum() - sketch.left_out(sketch.coarse)
+    cross = (sketch.across * sketch.inside).sum(0)
+    within = (sketch.inside * (sketch.coarse @ sketch.inside)).sum(0)
+    return sketch.estimate(on_span, quadratic - 2 * cross + within)
+
+
+def frobenius_norm(
+    A: SymmetricOperator,
+    products: int = 64,
+    *,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Estimate:
+    """√Σ λ_i², by the sketch of :func:`trace` applied to A² at no more products.
+
+    ‖A‖² = ‖AQ_i‖² + (p − m + 1)/‖u_i‖² ‖Au_i‖² for each i left out; AQ and AΩ are at hand.
+
+    Raises
+    ------
+    ValueError
+        If ``products`` is below 4.
+    FloatingPointError
+        If a product is not finite.
+
+    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -3.0] + 20 * [0.0], dtype=torch.float64)))
+    >>> round(frobenius_norm(A, products=8).value, 9)
+    5.0
+    """
+    sketch = _Sketch(A, products, resolve_seed(seed, generator))
+    gram = sketch.basis_images.T @ sketch.basis_images
+    on_span = torch.diagonal(gram).sum() - sketch.left_out(gram)
+    beyond = sketch.images - sketch.basis_images @ sketch.inside
+    square = sketch.estimate(on_span, beyond.square().sum(0))
+    norm = math.sqrt(max(square.value, 0.0))
+    error = square.standard_error / (2 * norm) if norm else math.sqrt(square.standard_error)
+    return Estimate(norm, error, square.products)
+
+
+class _Sketch:
+    """Ω, AΩ, an orthonormal basis Q of its span, AQ, and each direction's share outside."""
+
+    def __init__(self, A: SymmetricOperator, products: int, seed: int) -> None:
+        if products < 4:
+            raise ValueError(f"expected at least 4 products, got {products}")
+        count = min(products // 2, dimension(A))
+        self.dimension = dimension(A)
+        with progress("sketch", 2) as advance:
+            probes = torch.stack([unit_probe(A, seed, i) for i in range(count)], dim=1)
+            self.directions = probes.double() * math.sqrt(self.dimension)
+            self.images = (A @ probes).double() * math.sqrt(self.dimension)
+            if not bool(torch.isfinite(self.images).all()):
+                raise FloatingPointError(
+                    f"a product of {type(A).__name__} holds NaN or infinity; look for them in "
+                    "the parameters, the data or the loss"
+                )
+            advance()
+            basis, upper = torch.linalg.qr(self.images)
+            sizes = torch.linalg.svdvals(upper)
+            small = 10 * count * torch.finfo(A.dtype).eps * sizes[0]
+            self.complete = bool(sizes[-1] <= small) or count == self.dimension
+            if self.complete:
+                left, sizes, _ = torch.linalg.svd(self.images, full_matrices=False)
+                basis = left[:, sizes > small]
+            self.basis_images = (A @ basis.to(A.dtype)).double()
+            advance()
+        self.products = count + basis.shape[1]
+        self.coarse = basis.T @ self.basis_images
+        self.coarse = (self.coarse + self.coarse.T) / 2
+        self.across = self.basis_images.T @ self.directions
+        within = basis.T @ self.directions
+        self.absent = torch.zeros_like(within)
+        if not self.complete:
+            # Q_i spans Q but for the direction s_i orthogonal to every other column of R.
+            eye = torch.eye(count, dtype=upper.dtype, device=upper.device)
+            absent = torch.linalg.solve_triangular(upper, eye, upper=True).T
+            self.absent = absent / absent.norm(dim=0)
+        self.inside = within - self.absent * (self.absent * within).sum(0)
+        outside = self.directions.square().sum(0) - self.inside.square().sum(0)
+        self.scale = (self.dimension - count + 1) / outside.clamp_min(1e-300)
+
+    def left_out(self, matrix: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:
+        """sᵢᵀ M sᵢ for each direction that one estimate leaves out."""
+        return (self.absent * (matrix @ self.absent)).sum(0)
+
+    def estimate(self, on_span: Tensor, off_span: Tensor) -> Estimate:
+        """The mean of the estimates with one direction left out each, and its standard error."""
+        if self.complete:
+            return Estimate(float(on_span.mean()), 0.0, self.products)
+        each = on_span + self.scale * off_span
+        error = SHARED * float(each.std()) / len(each) ** 0.5
+        return Estimate(float(each.mean()), error, self.products)
