@@ -1,5 +1,13 @@
 """Class structure in the spectra of trained PyTorch classifiers."""
 
+from deepspec.krylov import (
+    Eigenpairs,
+    Tridiagonal,
+    lanczos,
+    log_spectral_density,
+    spectral_density,
+    top_eigenpairs,
+)
 from deepspec.operators import (
     ColumnSpace,
     Compression,
@@ -18,6 +26,7 @@ __all__ = [
     "ClassStructure",
     "ColumnSpace",
     "Compression",
+    "Eigenpairs",
     "GaussNewton",
     "Hessian",
     "LinearCombination",
@@ -26,4 +35,9 @@ __all__ = [
     "Problem",
     "Residual",
     "SymmetricOperator",
+    "Tridiagonal",
+    "lanczos",
+    "log_spectral_density",
+    "spectral_density",
+    "top_eigenpairs",
 ]

@@ -10,18 +10,17 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call, jvp, linearize, vjp
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import jvp, linearize, vjp
 
-from deepspec.batches import cut, pick
+from deepspec.batch_function import BatchFunction
+from deepspec.memory import graph_tensors, storage_bytes
 from deepspec.parameters import ParameterSpace
 
 with warnings.catch_warnings(), forward_ad.dual_level():
@@ -30,56 +29,6 @@ with warnings.catch_warnings(), forward_ad.dual_level():
     forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 LogitGradient = Callable[[Float[Tensor, "b C"]], Float[Tensor, "b C"]]
-
-
-class BatchFunction:
-    """θ ↦ the logits of one batch, everything else about the model fixed.
-
-    Fused attention kernels have neither forward mode nor second derivatives, so the model runs
-    on PyTorch's plain ones here: the same function, differentiable as often as needed.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        space: ParameterSpace,
-        parameters: Mapping[str, Tensor],
-        constants: Mapping[str, Tensor],
-        inputs: Any,
-        samples: int,
-    ) -> None:
-        self.model = model
-        self.space = space
-        self.parameters = dict(parameters)
-        self.constants = constants
-        self.inputs = inputs
-        self.samples = samples
-
-    def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:
-        by_name = isinstance(self.inputs, Mapping)
-        args = () if by_name else (self.inputs,)
-        kwargs = dict(self.inputs) if by_name else {}
-        with evaluation_mode(self.model), _differentiable_kernels():
-            output = functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
-        return output if isinstance(output, Tensor) else output.logits
-
-    def head(self, samples: int) -> BatchFunction:
-        """The same function of the first few samples only."""
-        inputs = cut(self.inputs, 0, samples)
-        return BatchFunction(
-            self.model, self.space, self.parameters, self.constants, inputs, samples
-        )
-
-    def pick(self, rows: Int[Tensor, " k"]) -> BatchFunction:
-        """The same function of some samples only, by index."""
-        inputs = pick(self.inputs, rows)
-        return BatchFunction(
-            self.model, self.space, self.parameters, self.constants, inputs, len(rows)
-        )
-
-    def leaves(self) -> dict[str, Tensor]:
-        """The parameters as fresh leaves of a graph; no memory is copied."""
-        return {k: v.detach().requires_grad_() for k, v in self.parameters.items()}
 
 
 class JacobianProducts(ABC):
@@ -211,8 +160,8 @@ class HeldHessian(HessianProducts):
         return storage_bytes(self.constants)
 
 
-class ForwardOverReverse(HessianProducts):
-    """The gradient evaluated at dual numbers: one level of forward over one of reverse mode."""
+class ReverseOverForward(HessianProducts):
+    """The gradient of dφ/dε at θ + εv: one dual forward pass, and one backward pass over it."""
 
     def __init__(self, function: BatchFunction, logit_gradient: LogitGradient) -> None:
         self.function, self.logit_gradient = function, logit_gradient
@@ -222,12 +171,13 @@ class ForwardOverReverse(HessianProducts):
         leaves, tangents = self.function.leaves(), space.unflatten(vector)
         with forward_ad.dual_level():
             duals = {k: forward_ad.make_dual(leaf, tangents[k]) for k, leaf in leaves.items()}
-            logits = self.function(duals)
-            gradients = torch.autograd.grad(
-                logits, list(duals.values()), self.logit_gradient(logits), allow_unused=True
-            )
-            pairs = [None if g is None else forward_ad.unpack_dual(g) for g in gradients]
-            space.accumulate(into, [None if pair is None else pair.tangent for pair in pairs])
+            logits, pushed = forward_ad.unpack_dual(self.function(duals))
+        if pushed is None:
+            return
+        slope = (self.logit_gradient(logits) * pushed).sum()
+        if slope.requires_grad:
+            inputs = list(leaves.values())
+            space.accumulate(into, torch.autograd.grad(slope, inputs, allow_unused=True))
 
 
 class ReverseOverReverse(HessianProducts):
@@ -296,73 +246,3 @@ def _linearised(
                 held.extend(module.parameters(recurse=False))
                 held.extend(module.buffers(recurse=False))
     return derivative, held
-
-
-def graph_tensors(output: Tensor) -> list[Tensor]:
-    """The tensors that the graph of ``output`` saved for its backward pass."""
-    found: list[Tensor] = []
-    seen = set()
-    stack = [output.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                value = getattr(node, name)
-                values = value if isinstance(value, tuple | list) else (value,)
-                found.extend(item for item in values if isinstance(item, Tensor))
-        stack.extend(parent for parent, _ in node.next_functions)
-    return found
-
-
-def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """The memory of the tensors' distinct storages."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, and with its own training flag again outside."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in flags:
-            module.training = False
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-@contextmanager
-def _differentiable_kernels() -> Iterator[None]:
-    """Plain attention and transformer kernels; the fused ones have no second derivatives."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
-
-
-def innermost_module(model: nn.Module, attempt: Callable[[], object]) -> str:
-    """The name of the module whose forward pass was the last to begin in ``attempt``."""
-    names = {module: name or type(model).__name__ for name, module in model.named_modules()}
-    last = [type(model).__name__]
-
-    def note(module: nn.Module, _: object) -> None:
-        if module in names:
-            last[0] = f"{names[module]} ({type(module).__name__})"
-
-    handles = [module.register_forward_pre_hook(note) for module in names]
-    try:
-        attempt()
-    except (RuntimeError, NotImplementedError):
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return last[0]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -14,17 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.autodiff import (
-    BatchFunction,
-    ForwardOverReverse,
     HeldHessian,
     HeldJacobian,
     JacobianProducts,
     LogitGradient,
     ReverseJacobian,
-    ReverseOverReverse,
     TransientJacobian,
-    innermost_module,
 )
+from deepspec.batch_function import BatchFunction
+from deepspec.choices import Choices, attempt
+from deepspec.memory import free_memory
 from deepspec.parameters import ParameterSpace
 
 Arguments = ParamSpec("Arguments")
@@ -38,12 +35,6 @@ LogitGradients = Callable[[slice], LogitGradient]
 PRODUCTS_WORTH_HOLDING = 16
 COLUMNS_AT_ONCE = 16
 JACOBIAN = "jacobian"
-# How PyTorch words that a function has no forward mode, or cannot be traced once for all.
-FORBIDDEN = ("forward ad", "forward mode", "jvp", "setup_context", "tracing tensor", "data-depend")
-NESTINGS = {
-    "forward over reverse": ForwardOverReverse,
-    "reverse over reverse": ReverseOverReverse,
-}
 
 
 def _with_smaller_batches(
@@ -95,7 +86,7 @@ class Engine:
         self._halve = halve
         self._jacobians: list[HeldJacobian] = []
         self._hessians: dict[str, list[HeldHessian]] = {}
-        self.plan: dict[str, str | int] = {}
+        self.choices = Choices()
 
     # ---- products ---------------------------------------------------------------------------
 
@@ -162,8 +153,9 @@ class Engine:
             if index < len(held):
                 product = held[index].product
             else:
-                nesting = self._nesting(function, gradients(rows), columns[:, 0])
-                product = NESTINGS[nesting](function, gradients(rows)).product
+                first = columns[:, 0].contiguous()
+                nesting = self.choices.nesting(function, gradients(rows), first)
+                product = nesting(function, gradients(rows)).product
             for column, into in zip(columns.T, result, strict=True):
                 product(column.contiguous(), into)
         return result.T
@@ -173,13 +165,13 @@ class Engine:
     @_with_smaller_batches
     def hold_jacobian(self) -> None:
         """Linearise as many batches as the budget allows, for all products with J."""
-        if not self._jacobians and self.forward_mode():
+        if not self._jacobians and self._forward_mode():
             self._jacobians = self._within_budget(lambda rows, f: HeldJacobian(f), JACOBIAN)
 
     @_with_smaller_batches
     def hold_hessian(self, kind: str, gradients: LogitGradients) -> None:
         """Linearise the gradient of as many batches as the budget allows."""
-        if not self._hessians.get(kind) and self.forward_mode():
+        if not self._hessians.get(kind) and self._forward_mode():
             self._hessians[kind] = self._within_budget(
                 lambda rows, f: HeldHessian(f, gradients(rows)), kind
             )
@@ -191,7 +183,7 @@ class Engine:
     def _within_budget(self, hold: Callable[[slice, BatchFunction], Held], kind: str) -> list[Held]:
         """Hold the first batches, in order, while they fit; others make room for the newest."""
         self.release()
-        limit = int(self.plan.get(f"{kind}: batches held", 2**62))
+        limit = int(self.choices.plan.get(f"{kind}: batches held", 2**62))
         budget = self.budget_bytes()
         held: list[Held] = []
         used, samples = 0, 0
@@ -199,12 +191,12 @@ class Engine:
             estimate = used * function.samples / samples if samples else 0
             if budget == 0 or len(held) >= limit or used + estimate > budget:
                 break
-            batch = _attempt(hold, rows, function)
+            batch = attempt(hold, rows, function)
             if batch is None or used + batch.bytes() > budget:
                 break
             held.append(batch)
             used, samples = used + batch.bytes(), samples + function.samples
-        self.plan[f"{kind}: batches held"] = len(held)
+        self.choices.plan[f"{kind}: batches held"] = len(held)
         return held
 
     def budget_bytes(self) -> int:
@@ -216,7 +208,7 @@ class Engine:
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
         self.release()
-        self.plan = {}
+        self.choices.plan = {}
         if not self._halve():
             return False
         warnings.warn(
@@ -227,68 +219,16 @@ class Engine:
         )
         return True
 
-    # ---- choices, made once by measurement --------------------------------------------------
-
-    def forward_mode(self) -> bool:
-        """Whether the model can be differentiated in forward mode; tried once, on one batch."""
-        if "forward mode" not in self.plan:
+    def _forward_mode(self) -> bool:
+        if "forward mode" not in self.choices.plan:
             _, function = next(self._functions())
-            zero = torch.zeros(self.space.size, dtype=self.dtype, device=self.device)
-
-            def attempt() -> Tensor:
-                return TransientJacobian(function.head(1)).push(zero)
-
-            possible = _attempt(attempt) is not None
-            if not possible:
-                warnings.warn(
-                    f"{innermost_module(function.model, attempt)} cannot be differentiated in "
-                    "forward mode; using reverse mode twice, which is slower",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
-            self.plan["forward mode"] = "yes" if possible else "no"
-        return self.plan["forward mode"] == "yes"
-
-    def _nesting(self, function: BatchFunction, gradient: LogitGradient, vector: Tensor) -> str:
-        """The faster way to differentiate a gradient on this device."""
-        if "hessian: nesting" not in self.plan:
-            names = list(NESTINGS) if self.forward_mode() else ["reverse over reverse"]
-            scratch = self._zeros(1)[0]
-            candidates = {name: NESTINGS[name](function, gradient) for name in names}
-            seconds = {
-                name: self._seconds(partial(nesting.product, vector.contiguous(), scratch))
-                for name, nesting in candidates.items()
-            }
-            self.plan["hessian: nesting"] = min(seconds, key=seconds.__getitem__)
-        return str(self.plan["hessian: nesting"])
-
-    def _columns_together(self, batch: JacobianProducts, columns: Tensor) -> bool:
-        """Whether several columns are pushed faster as one more batch dimension."""
-        if "columns" not in self.plan:
-            few = columns[:, : min(4, columns.shape[1])]
-            apart = self._seconds(lambda: batch.push_one_by_one(few))
-            together = self._seconds(lambda: batch.push_together(few))
-            self.plan["columns"] = "together" if together < apart else "one by one"
-        return self.plan["columns"] == "together"
-
-    def _seconds(self, work: Callable[[], object], repeats: int = 2) -> float:
-        best = float("inf")
-        for _ in range(repeats + 1):
-            self._synchronise()
-            start = time.perf_counter()
-            work()
-            self._synchronise()
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    def _synchronise(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            self.choices.forward_mode(function, self._zeros(1)[0])
+        return self.choices.plan["forward mode"] == "yes"
 
     # ---- one batch --------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[tuple[slice, JacobianProducts]]:
-        transient = TransientJacobian if self.forward_mode() else ReverseJacobian
+        transient = TransientJacobian if self._forward_mode() else ReverseJacobian
         for index, (rows, function) in enumerate(self._functions()):
             if index < len(self._jacobians):
                 yield rows, self._jacobians[index]
@@ -299,7 +239,7 @@ class Engine:
         self, batch: JacobianProducts, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "b C k"]:
         count = columns.shape[1]
-        if count == 1 or not self._columns_together(batch, columns):
+        if count == 1 or not self.choices.columns_together(batch, columns):
             return batch.push_one_by_one(columns).double()
         parts = [
             batch.push_together(columns[:, start : start + COLUMNS_AT_ONCE])
@@ -315,27 +255,3 @@ class Engine:
 
     def _zeros(self, count: int) -> Float[Tensor, "k p"]:
         return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)
-
-
-def _attempt(work: Callable[..., Result], *arguments: object) -> Result | None:
-    """What ``work`` returns, or ``None`` where the model forbids forward mode or tracing."""
-    try:
-        return work(*arguments)
-    except NotImplementedError:
-        return None
-    except RuntimeError as error:
-        if any(phrase in str(error).lower() for phrase in FORBIDDEN):
-            return None
-        raise
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device, as far as the system tells."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if os.path.exists("/proc/meminfo"):
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

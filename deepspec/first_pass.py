@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepspec.autodiff import BatchFunction
+from deepspec.batch_function import BatchFunction
 
 
 def logits_and_labels(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deepspec.autodiff import BatchFunction
+from deepspec.batch_function import BatchFunction
 from deepspec.batches import Batches, move
 from deepspec.engine import Engine
 from deepspec.first_pass import logits_and_labels, require_repeatable
@@ -144,12 +144,12 @@ class Problem:
 
         Assign a plan of the same problem to make the same choices again, bit for bit.
         """
-        return self.engine.plan
+        return self.engine.choices.plan
 
     @plan.setter
     def plan(self, plan: dict[str, str | int]) -> None:
         self.engine.release()
-        self.engine.plan = dict(plan)
+        self.engine.choices.plan = dict(plan)
 
     @property
     def size(self) -> int:

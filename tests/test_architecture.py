@@ -25,20 +25,26 @@ ORDER = {
         "journal",
         "sweep",
         "plots",
+        "sweep_plots",
+        "terminal",
+        "sweep_cli",
         "cli",
     ],
     "deepspec": [
         "parameters",
         "batches",
+        "batch_function",
+        "memory",
         "autodiff",
         "first_pass",
+        "choices",
         "engine",
         "problem",
         "operators",
         "structure",
         "means",
-        "tangent_kernel",
         "checkpoint",
+        "tangent_kernel",
         "krylov",
         "attribution",
         "data",
@@ -50,7 +56,7 @@ ORDER = {
         "cli",
     ],
 }
-DRAWING = {"report", "plots", "cli"}
+DRAWING = {"report", "plots", "sweep_plots", "cli"}
 
 
 def files(package: str) -> list[Path]:
