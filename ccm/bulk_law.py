@@ -96,7 +96,7 @@ class BulkLaw:
         keeps f above δ up to a known distance, both together below it beyond another.
         """
         r, (w1, w2), root = self.r, self.weights, math.sqrt(self.delta)
-        if r == 1:
+        if 1 - r < 1e-12:  # one eigenvalue, but for rounding: Marchenko–Pastur
             return 1 - 1 / root, 1 + 1 / root
 
         def excess(tau: float) -> float:

@@ -1,34 +1,45 @@
-"""The command line: ``ccm spectrum``, each command with ``--json`` and an example in its help."""
+"""The command line: ``ccm spectrum | law | bayes | simulate | sweep``, each with ``--json``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
+import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from ccm.bayes import bayes_spectrum
+from ccm.finite_sample import GROUPS, finite_sample_law
+from ccm.fisher import empirical_fim
 from ccm.model import CanonicalClassificationModel
+from ccm.simulation import simulate as simulate_once
+from ccm.simulation import spectrum_group_means
 from ccm.spectrum import Spectrum
-from ccm.symmetric import symmetric_spectrum
+from ccm.sweep_cli import sweep
+from ccm.symmetric import symmetric_probabilities, symmetric_spectrum
+from ccm.terminal import (
+    AlphaOption,
+    Classes,
+    Decay,
+    Dim,
+    FigureFile,
+    Json,
+    PerClass,
+    Seed,
+    Snr,
+    reported_errors,
+    show,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="What the class structure of a classifier's Fisher information must look like.",
 )
-
-Dim = Annotated[int, typer.Option("--dim", "-d", help="D, the number of coordinates (D ≥ C).")]
-Classes = Annotated[int, typer.Option("--classes", "-c", help="C, the number of classes (≥ 2).")]
-Snr = Annotated[float, typer.Option("--snr", "-t", help="t, length of a class mean (≥ 0).")]
-Alpha = Annotated[
-    float, typer.Option("--alpha", "-a", help="mean probability of the wrong classes, ≤ 1 - 1/C.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.callback()
@@ -36,41 +47,173 @@ def main() -> None:
     """What the class structure of a classifier's Fisher information must look like."""
 
 
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn an error about the input into one line on stderr and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"Error: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
-
-
-def show_spectrum(spectrum: Spectrum, title: str, facts: dict[str, Any], as_json: bool) -> None:
-    """A spectrum as a table with its facts below, or all of it as JSON."""
+def show_spectrum(
+    spectrum: Spectrum, title: str, facts: Mapping[str, Any], notes: list[str], as_json: bool
+) -> None:
+    """A spectrum as a table, or all of it as JSON."""
     if as_json:
         typer.echo(json.dumps({**facts, "trace": spectrum.trace, "levels": spectrum.records()}))
         return
-    table = Table(title=title, title_justify="left")
-    table.add_column("group")
-    table.add_column("eigenvalue", justify="right")
-    table.add_column("multiplicity", justify="right")
-    for level in spectrum.levels:
-        table.add_row(level.label, f"{level.value:.9g}", str(level.multiplicity))
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(f"trace {spectrum.trace:.9g}, {spectrum.size} eigenvalues")
+    rows = [[lv.label, f"{lv.value:.9g}", str(lv.multiplicity)] for lv in spectrum.levels]
+    total = f"trace {spectrum.trace:.9g}, {spectrum.size} eigenvalues"
+    show(title, ["group", "eigenvalue", "multiplicity"], rows, [total, *notes])
 
 
 @app.command()
-def spectrum(dim: Dim, classes: Classes, snr: Snr, alpha: Alpha, as_json: Json = False) -> None:
-    """Level 1, Theorem 8.1: population FIM with symmetric probabilities.
+def spectrum(
+    dim: Dim, classes: Classes, snr: Snr, alpha: AlphaOption, as_json: Json = False
+) -> None:
+    """Level 1: Theorem 8.1, the population FIM with symmetric probabilities.
 
     Example: ccm spectrum --dim 50 --classes 10 --snr 3 --alpha 0.1
     """
     with reported_errors():
-        model = CanonicalClassificationModel(dim, classes, snr)
-        result = symmetric_spectrum(model, alpha)
+        result = symmetric_spectrum(CanonicalClassificationModel(dim, classes, snr), alpha)
         facts = {"dim": dim, "num_classes": classes, "snr": snr, "alpha": alpha}
-        title = f"Theorem 8.1: CCM({dim}, {classes}), snr {snr:g}, α {alpha:g}"
-        show_spectrum(result, title, facts, as_json)
+        title = f"Theorem 8.1: CCM({dim}, {classes}), t = {snr:g}, α = {alpha:g}"
+        show_spectrum(result, title, facts, [], as_json)
+
+
+@app.command()
+def law(
+    dim: Dim,
+    classes: Classes,
+    snr: Snr,
+    alpha: AlphaOption,
+    per_class: PerClass,
+    figure: FigureFile = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Level 2: the finite-sample law, with what is detached from the bulk and from which SNR.
+
+    With --figure, one simulated FIM of this size is drawn under the law.
+
+    Example: ccm law --dim 200 --classes 4 --snr 3 --alpha 0.3 --per-class 100 --figure law.png
+    """
+    with reported_errors():
+        model = CanonicalClassificationModel(dim, classes, snr)
+        result = finite_sample_law(model, alpha, per_class)
+        level_1 = symmetric_spectrum(model, alpha)
+        groups = {}
+        for label in GROUPS[: 1 if classes == 2 else 2]:
+            critical = result.critical_snr(label)
+            groups[label] = {
+                "location": result.location(label),
+                "critical_snr": critical if np.isfinite(critical) else None,
+                "level_1": level_1.level(label).value,
+                "multiplicity": level_1.level(label).multiplicity,
+            }
+        if figure is not None:
+            from ccm.plots import plot_bulk, save_figure
+
+            X, y = model.sample(per_class, seed)
+            fim = empirical_fim(X, symmetric_probabilities(classes, alpha)[y])
+            save_figure(plot_bulk(result, np.linalg.eigvalsh(fim)), figure)
+        edges = [[float(low), float(high)] for low, high in result.edges]
+        if as_json:
+            facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
+            facts["alpha"] = result.alpha
+            facts |= {"per_class": per_class, "delta": result.delta, "bulk_edges": edges}
+            facts |= {"atom_at_zero": result.atom_at_zero, "groups": groups}
+            typer.echo(json.dumps(facts))
+            return
+        rows = [
+            [
+                label,
+                "in the bulk" if group["location"] is None else f"{group['location']:.6g}",
+                f"{group['level_1']:.6g}",
+                "never" if group["critical_snr"] is None else f"{group['critical_snr']:.4g}",
+                str(group["multiplicity"]),
+            ]
+            for label, group in groups.items()
+        ]
+        bulk = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in edges) or "none"
+        show(
+            f"Finite-sample law: CCM({dim}, {classes}), t = {snr:g}, α = {alpha:g}, "
+            f"N = {per_class}",
+            ["group", "location", "level 1", "detached from t =", "multiplicity"],
+            rows,
+            [f"bulk: {bulk}; mass at zero {result.atom_at_zero:.4g}; D/(NC) = {result.delta:.4g}"],
+        )
+
+
+@app.command()
+def bayes(
+    dim: Dim,
+    classes: Classes,
+    snr: Snr,
+    figure: FigureFile = None,
+    as_json: Json = False,
+) -> None:
+    """Level 3: the exact population spectrum at the Bayes classifier.
+
+    With --figure, levels 1 and 3 are drawn side by side from SNR 0 to the one given.
+
+    Example: ccm bayes --dim 50 --classes 10 --snr 3
+    """
+    with reported_errors():
+        model = CanonicalClassificationModel(dim, classes, snr)
+        result = bayes_spectrum(model)
+        alpha, error = model.bayes_alpha(), model.bayes_error()
+        if figure is not None:
+            from ccm.plots import plot_symmetric_against_bayes, save_figure
+
+            save_figure(plot_symmetric_against_bayes(model, np.linspace(0, snr, 40)), figure)
+        facts = {"dim": dim, "num_classes": classes, "snr": snr, "alpha": alpha, "error": error}
+        title = f"Bayes classifier: CCM({dim}, {classes}), t = {snr:g}"
+        notes = [f"α {alpha:.9g}, misclassification {error:.9g}"]
+        show_spectrum(result, title, facts, notes, as_json)
+
+
+@app.command()
+def simulate(
+    dim: Dim,
+    classes: Classes,
+    snr: Snr,
+    per_class: PerClass,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", "-a", help="α; by default the fitted classifier's.")
+    ] = None,
+    weight_decay: Decay = 1e-4,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Level 4: sample, fit a classifier, and show its FIM's groups beside levels 1 and 3.
+
+    Example: ccm simulate --dim 50 --classes 5 --snr 2 --per-class 1000
+    """
+    with reported_errors():
+        model = CanonicalClassificationModel(dim, classes, snr)
+        result = simulate_once(model, per_class, seed, alpha, weight_decay)
+        if as_json:
+            facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
+            facts |= {"per_class": per_class, "weight_decay": weight_decay, "seed": seed}
+            typer.echo(json.dumps(_without_nan({**facts, **asdict(result)})))
+            return
+        level_1 = spectrum_group_means(symmetric_spectrum(model, result.alpha), model, classes)
+        level_3 = spectrum_group_means(bayes_spectrum(model), model, classes - 1)
+        order = (level_1, result.symmetric, level_3, result.bayes, result.fitted)
+        rows = []
+        for label in ("outliers", "mini-bulk", "bulk"):
+            values = [getattr(groups, label.replace("-", "_")) for groups in order]
+            rows.append([label, *("-" if np.isnan(value) else f"{value:.6g}" for value in values)])
+        show(
+            f"CCM({dim}, {classes}), t = {snr:g}, N = {per_class}, α = {result.alpha:.4g}",
+            ["group", "level 1", "simulated", "level 3", "at Bayes", "fitted"],
+            rows,
+            [
+                f"fitted: α {result.fitted_alpha:.4g}, train error {result.train_error:.4g}, "
+                f"test error {result.test_error:.4g}; Bayes: α {model.bayes_alpha():.4g}, "
+                f"error {model.bayes_error():.4g}"
+            ],
+        )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+app.command()(sweep)

@@ -1,0 +1,104 @@
+"""Results of long work, one file that survives a kill at any instant."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class ResumeError(ValueError):
+    """The file to resume from does not belong to this work."""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that at any instant either the old or the whole new one is there.
+
+    A temporary file beside it takes the content and then its name.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder) / "a.txt", "done")
+    ...     [(p.name, p.read_text()) for p in Path(folder).iterdir()]
+    [('a.txt', 'done')]
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Journal:
+    """Finished units of work by key, in one JSON file beside the configuration they belong to.
+
+    The file is rewritten atomically after every unit, so that a kill loses at most the unit
+    under way. Floats survive exactly (JSON holds their shortest exact form).
+
+    Parameters
+    ----------
+    path
+        The file; made with the first unit, read if it exists. None keeps the units in memory.
+    configuration
+        What the units depend on; JSON values.
+
+    Raises
+    ------
+    ResumeError
+        If the file is not a journal, or its configuration differs: the message names where.
+
+    Examples
+    --------
+    >>> journal = Journal(None, {"seed": 0})
+    >>> journal.record("0", {"value": 1.5})
+    >>> journal.get("0")
+    {'value': 1.5}
+    """
+
+    def __init__(self, path: Path | None, configuration: Mapping[str, Any]) -> None:
+        self.path = path
+        self.configuration = json.loads(json.dumps(configuration))
+        self._units: dict[str, dict[str, float]] = {}
+        if path is not None and path.exists():
+            self._units = self._read(path)
+
+    def get(self, key: str) -> dict[str, float] | None:
+        """The unit's result, or None if it has not been finished."""
+        return self._units.get(key)
+
+    def record(self, key: str, result: dict[str, float]) -> None:
+        """Keep a finished unit; on return it is on the disk."""
+        self._units[key] = result
+        if self.path is not None:
+            content = {"configuration": self.configuration, "units": self._units}
+            write_atomically(self.path, json.dumps(content, indent=0))
+
+    def _read(self, path: Path) -> dict[str, dict[str, float]]:
+        try:
+            content = json.loads(path.read_text())
+            found, units = content["configuration"], content["units"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResumeError(f"{path} is not a file to resume from; delete or move it") from error
+        keys = sorted({*found, *self.configuration})
+        different = [
+            f"{key} was {found.get(key)!r} and is now {self.configuration.get(key)!r}"
+            for key in keys
+            if found.get(key) != self.configuration.get(key)
+        ]
+        if different:
+            raise ResumeError(
+                f"{path} was made with another configuration: {'; '.join(different)}. Use the old "
+                "settings to resume, or another output, or delete the file to start again"
+            )
+        return units

@@ -1,0 +1,204 @@
+"""Level 4: one simulated data set, its fitted classifier, and the groups of its FIM's spectrum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse.linalg import eigsh
+
+from ccm.fisher import empirical_fim, fim_operator, fim_trace
+from ccm.logistic import fit_logistic
+from ccm.model import CanonicalClassificationModel, as_count, as_generator
+from ccm.spectrum import Spectrum
+from ccm.symmetric import as_alpha, multiplicities, symmetric_probabilities
+
+DENSE_LIMIT = 2500  # D·C up to which all eigenvalues cost less than the leading ones by Lanczos
+
+
+def leading_eigenvalues(
+    X: Float[np.ndarray, "n D"], probabilities: Float[np.ndarray, "n C"], count: int
+) -> Float[np.ndarray, " k"]:
+    """The largest eigenvalues of the empirical FIM, descending; dense or by Lanczos, by size.
+
+    Raises
+    ------
+    ValueError
+        If X or the probabilities are bad, or ``count`` is not from 1 to D·C.
+
+    Examples
+    --------
+    >>> leading_eigenvalues(np.array([[2.0]]), np.array([[0.5, 0.5]]), 1)
+    array([2.])
+    """
+    G = fim_operator(X, probabilities)
+    size = G.shape[0]
+    if not 1 <= count <= size:
+        raise ValueError(f"count must be from 1 to D·C = {size}, got {count}")
+    if size <= DENSE_LIMIT or count > size // 2:
+        return np.linalg.eigvalsh(empirical_fim(X, probabilities))[::-1][:count]
+    start = np.random.default_rng(0).standard_normal(size)  # fixed: runs are reproducible
+    return np.sort(eigsh(G, k=count, v0=start, return_eigenvectors=False))[::-1]
+
+
+@dataclass(frozen=True)
+class GroupMeans:
+    """Mean eigenvalue of each group, by rank; NaN for a group without eigenvalues.
+
+    From the top: the first ``outliers`` (C for symmetric probabilities, C-1 at an optimum), the
+    mini-bulk up to rank C(C-1), and (D-C)(C-1) of the bulk. This is what the eigenvalues alone
+    can tell, and theory and simulation are grouped alike. Where a group is absorbed by the bulk
+    (or, at level 3, part of it lies below the bulk), its ranks hold eigenvalues of the bulk.
+    """
+
+    outliers: float
+    mini_bulk: float
+    bulk: float
+
+
+def _by_rank(
+    leading: Float[np.ndarray, " k"], trace: float, dim: int, num_classes: int, outliers: int
+) -> GroupMeans:
+    """Group the C(C-1) leading eigenvalues, and what is left of the trace."""
+    bulk_count = multiplicities(dim, num_classes)["bulk"]
+    rest = trace - float(leading.sum())
+    return GroupMeans(
+        outliers=float(leading[:outliers].mean()),
+        mini_bulk=float(leading[outliers:].mean()) if outliers < leading.size else math.nan,
+        bulk=rest / bulk_count if bulk_count else math.nan,
+    )
+
+
+def _check_groups(dim: int, num_classes: int, outliers: int) -> int:
+    """C(C-1), if the model can be grouped so."""
+    signal = num_classes * (num_classes - 1)
+    if dim < num_classes or not 1 <= outliers <= signal:
+        raise ValueError(
+            f"groups need D ≥ C and 1 to C(C-1) = {signal} outliers, got D={dim}, "
+            f"C={num_classes} and {outliers} outliers"
+        )
+    return signal
+
+
+def group_means(
+    X: Float[np.ndarray, "n D"], probabilities: Float[np.ndarray, "n C"], outliers: int
+) -> GroupMeans:
+    """The empirical FIM's eigenvalues in groups by rank; see :class:`GroupMeans`.
+
+    Raises
+    ------
+    ValueError
+        If X or the probabilities are bad, D < C, or ``outliers`` is not from 1 to C(C-1).
+
+    Examples
+    --------
+    >>> group_means(np.array([[2.0, 0.0]]), np.array([[0.5, 0.5]]), outliers=1)
+    GroupMeans(outliers=2.0, mini_bulk=0.0, bulk=nan)
+    """
+    C, D = np.shape(probabilities)[1], np.shape(X)[1]
+    signal = _check_groups(D, C, outliers)
+    leading = leading_eigenvalues(X, probabilities, signal)
+    return _by_rank(leading, fim_trace(X, probabilities), D, C, outliers)
+
+
+def spectrum_group_means(
+    spectrum: Spectrum, model: CanonicalClassificationModel, outliers: int
+) -> GroupMeans:
+    """A theory's eigenvalues, grouped by rank like simulated ones.
+
+    Raises
+    ------
+    ValueError
+        If ``outliers`` is not from 1 to C(C-1), or the spectrum has not D·C eigenvalues.
+
+    Examples
+    --------
+    >>> from ccm.symmetric import symmetric_spectrum
+    >>> model = CanonicalClassificationModel(6, 3, 2.0)
+    >>> groups = spectrum_group_means(symmetric_spectrum(model, 0.5), model, outliers=3)
+    >>> groups.outliers, round(groups.bulk, 12)
+    (0.8125, 0.3125)
+    """
+    D, C = model.dim, model.num_classes
+    signal = _check_groups(D, C, outliers)
+    if spectrum.size != model.size:
+        raise ValueError(
+            f"the spectrum has {spectrum.size} eigenvalues, but CCM({D}, {C}) has {model.size}"
+        )
+    return _by_rank(spectrum.eigenvalues[:signal], spectrum.trace, D, C, outliers)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One draw of N samples a class: three classifiers' spectra, and how well the fitted one does.
+
+    ``symmetric`` is the FIM with [002]'s symmetric probabilities at ``alpha`` (C outliers);
+    ``bayes`` and ``fitted`` are at the Bayes and the fitted classifier (C-1 outliers).
+    ``fitted_alpha`` is 1 - mean p_true on the training samples; ``test_error`` is measured on
+    as many fresh samples; error rates are shares.
+    """
+
+    alpha: float
+    symmetric: GroupMeans
+    bayes: GroupMeans
+    fitted: GroupMeans
+    fitted_alpha: float
+    train_error: float
+    test_error: float
+
+
+def simulate(
+    model: CanonicalClassificationModel,
+    per_class: int,
+    rng: np.random.Generator | int,
+    alpha: float | None = None,
+    weight_decay: float = 1e-4,
+) -> Simulation:
+    """Sample, fit, and form the FIM; THEORY §2, level 4.
+
+    Parameters
+    ----------
+    model, per_class, rng
+        CCM(D, C) at SNR t, N ≥ 1, and a numpy Generator or a seed.
+    alpha
+        Of the symmetric probabilities; by default that of the fitted classifier.
+    weight_decay
+        Of the fit; 0 asks for the maximum-likelihood classifier, if there is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of its range; ``SeparableDataError`` (a ValueError) if the samples
+        are separable and there is no weight decay.
+    ConvergenceError
+        If the fit does not converge.
+
+    Examples
+    --------
+    >>> result = simulate(CanonicalClassificationModel(6, 3, 2.0), per_class=500, rng=0)
+    >>> abs(result.test_error - CanonicalClassificationModel(6, 3, 2.0).bayes_error()) < 0.03
+    True
+    """
+    per_class = as_count(per_class, "per_class", 1)
+    C = model.num_classes
+    if alpha is not None:
+        alpha = as_alpha(C, alpha)
+    rng = as_generator(rng)
+    X, y = model.sample(per_class, rng)
+    fresh_X, fresh_y = model.sample(per_class, rng)
+    fit = fit_logistic(X, y, weight_decay=weight_decay, num_classes=C)
+    fitted = fit.probabilities(X)
+    fitted_alpha = float(1 - fitted[np.arange(y.size), y].mean())
+    # At no signal a fit may do a little worse than guessing by its own account.
+    used = min(fitted_alpha, 1 - 1 / C) if alpha is None else alpha
+    return Simulation(
+        alpha=used,
+        symmetric=group_means(X, symmetric_probabilities(C, used)[y], outliers=C),
+        bayes=group_means(X, model.bayes_probabilities(X), outliers=C - 1),
+        fitted=group_means(X, fitted, outliers=C - 1),
+        fitted_alpha=fitted_alpha,
+        train_error=fit.error(X, y),
+        test_error=fit.error(fresh_X, fresh_y),
+    )

@@ -1,0 +1,149 @@
+"""The command ``ccm sweep``: a table and figures over SNRs, to be stopped and resumed at will."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ccm.sweep import Alpha, SweepTable, snr_sweep
+from ccm.terminal import Classes, Decay, Dim, Json, PerClass, Seed, reported_errors, show
+
+
+def sweep(
+    dim: Dim,
+    classes: Classes,
+    snr: Annotated[str, typer.Option("--snr", "-t", help="low:high:count, or a list 1,2,3.")],
+    per_class: PerClass,
+    alpha: Annotated[
+        str, typer.Option("--alpha", "-a", help="A number, or 'bayes', or 'measured'.")
+    ] = "bayes",
+    replicates: Annotated[int, typer.Option(help="Data sets at each SNR (≥ 2).")] = 5,
+    weight_decay: Decay = 1e-4,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The CSV; figures go beside it.")] = Path(
+        "sweep.csv"
+    ),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the CSV.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Theory at every level beside simulation, over signal-to-noise ratios.
+
+    Writes the table as CSV and two figures beside it. Finished data sets are kept in
+    OUT.resume until all is written: stop it at any time and give the same command to go on.
+
+    Example: ccm sweep --snr 0.5:6:12 --classes 10 --dim 100 --per-class 1000 --out sweep.csv
+    """
+    with reported_errors():
+        resume = out.with_name(f"{out.name}.resume")
+        if not out.absolute().parent.is_dir():
+            raise ValueError(f"the folder of {out} does not exist; make it first")
+        if out.exists() and not resume.exists() and not overwrite:
+            raise ValueError(f"{out} exists; give --overwrite, or another --out")
+        snrs, chosen = parse_snrs(snr), parse_alpha(alpha)
+        columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("sweep", total=None)
+            table = snr_sweep(
+                dim,
+                classes,
+                snrs,
+                per_class,
+                alpha=chosen,
+                replicates=replicates,
+                weight_decay=weight_decay,
+                seed=seed,
+                resume=resume,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        table.save(out)
+        files = [out, *_draw(table, out)]
+        resume.unlink(missing_ok=True)
+        if as_json:
+            names = [str(file) for file in files]
+            typer.echo(json.dumps({"files": names, "rows": table.records()}))
+        else:
+            _show_sweep(table, files)
+
+
+def _draw(table: SweepTable, out: Path) -> list[Path]:
+    """The figures that this table has, beside the CSV."""
+    from ccm.plots import save_figure
+    from ccm.sweep_plots import plot_eigenvalues, plot_misclassification
+
+    drawn = []
+    if np.unique(table.column("snr")).size > 1:
+        drawn.append(out.with_name(f"{out.stem}-eigenvalues.png"))
+        save_figure(plot_eigenvalues(table), drawn[-1])
+    if (table.column("test_error") > 0).any():
+        drawn.append(out.with_name(f"{out.stem}-misclassification.png"))
+        save_figure(plot_misclassification(table), drawn[-1])
+    return drawn
+
+
+def _show_sweep(table: SweepTable, files: list[Path]) -> None:
+    """The main columns on the terminal; the CSV has them all."""
+    heads = {
+        "snr": "t",
+        "bayes_error": "Bayes error",
+        "test_error": "test error",
+        "level1_outliers_over_bulk": "level 1",
+        "symmetric_outliers_over_bulk": "simulated",
+        "level3_outliers_over_bulk": "level 3",
+        "fitted_outliers_over_bulk": "fitted",
+    }
+    rows = [[f"{row[name]:.4g}" for name in heads] for row in table.rows]
+    notes = [f"wrote {file}" for file in files]
+    show("outliers / bulk, at every level", list(heads.values()), rows, notes)
+
+
+def parse_snrs(text: str) -> tuple[float, ...]:
+    """SNRs from "low:high:count" or a comma-separated list.
+
+    Raises
+    ------
+    ValueError
+        If the text is neither.
+
+    Examples
+    --------
+    >>> parse_snrs("0.5:6:3"), parse_snrs("1,2.5")
+    ((0.5, 3.25, 6.0), (1.0, 2.5))
+    """
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            return tuple(np.linspace(float(low), float(high), int(count)).tolist())
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"--snr takes low:high:count (0.5:6:12) or a list (1,2,3), got {text!r}"
+        ) from error
+
+
+def parse_alpha(text: str) -> Alpha:
+    """A number, "bayes" or "measured".
+
+    Raises
+    ------
+    ValueError
+        If the text is none of them.
+
+    Examples
+    --------
+    >>> parse_alpha("0.25"), parse_alpha("measured")
+    (0.25, 'measured')
+    """
+    if text == "bayes":
+        return "bayes"
+    if text == "measured":
+        return "measured"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"--alpha takes a number, bayes or measured, got {text!r}") from error

@@ -1,0 +1,53 @@
+"""What the commands share: their options, tables, and one clear message for an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ccm.logistic import ConvergenceError
+
+Dim = Annotated[int, typer.Option("--dim", "-d", help="D, the number of coordinates (D ≥ C).")]
+Classes = Annotated[int, typer.Option("--classes", "-c", help="C, the number of classes (≥ 2).")]
+Snr = Annotated[float, typer.Option("--snr", "-t", help="t, the length of a class mean (≥ 0).")]
+AlphaOption = Annotated[
+    float,
+    typer.Option("--alpha", "-a", help="Mean probability of the wrong classes, 0 to 1 - 1/C."),
+]
+PerClass = Annotated[int, typer.Option("--per-class", "-n", help="N, samples of each class.")]
+Decay = Annotated[float, typer.Option(help="Weight decay of the fitted classifier.")]
+Seed = Annotated[int, typer.Option(help="Seed of the samples.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+FigureFile = Annotated[
+    Path | None, typer.Option("--figure", help="Also draw a figure, as .png, .pdf or .svg.")
+]
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn an error about the input into one message on stderr and exit status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ConvergenceError) as error:
+        console = Console(stderr=True, highlight=False)
+        console.print(f"Error: {error}", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def show(title: str, columns: list[str], rows: list[list[str]], notes: list[str]) -> None:
+    """A table on stdout, with lines below it."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False)

@@ -1,0 +1,251 @@
+"""Simulation, the journal, and sweeps that survive a kill."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccm import (
+    CanonicalClassificationModel,
+    ConvergenceError,
+    ResumeError,
+    SeparableDataError,
+    bayes_spectrum,
+    empirical_fim,
+    group_means,
+    leading_eigenvalues,
+    simulate,
+    simulation,
+    snr_sweep,
+    spectrum_group_means,
+    symmetric_spectrum,
+)
+from ccm.journal import Journal, write_atomically
+
+SMALL = {"dim": 6, "num_classes": 3, "snrs": [1.0, 2.0], "per_class": 40, "replicates": 2}
+
+
+def test_group_means_by_dense_eigenvalues() -> None:
+    model = CanonicalClassificationModel(7, 3, 2.0)
+    X, _ = model.sample(30, 0)
+    p = model.bayes_probabilities(X)
+    values = np.linalg.eigvalsh(empirical_fim(X, p))[::-1]
+    groups = group_means(X, p, outliers=2)
+    assert groups.outliers == pytest.approx(values[:2].mean())
+    assert groups.mini_bulk == pytest.approx(values[2:6].mean())
+    assert groups.bulk == pytest.approx(values[6:14].mean())
+
+
+def test_leading_eigenvalues_by_lanczos_are_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = CanonicalClassificationModel(40, 4, 3.0)
+    X, _ = model.sample(30, 0)
+    p = model.bayes_probabilities(X)
+    dense = leading_eigenvalues(X, p, 12)
+    monkeypatch.setattr(simulation, "DENSE_LIMIT", 10)
+    np.testing.assert_allclose(leading_eigenvalues(X, p, 12), dense, rtol=1e-8)
+
+
+def test_simulation_agrees_with_theory() -> None:
+    model = CanonicalClassificationModel(12, 3, 2.0)
+    result = simulate(model, per_class=20_000, rng=0, alpha=0.2, weight_decay=0.0)
+    level_1 = spectrum_group_means(symmetric_spectrum(model, 0.2), model, outliers=3)
+    level_3 = spectrum_group_means(bayes_spectrum(model), model, outliers=2)
+    for found, theory in (
+        (result.symmetric, level_1),
+        (result.bayes, level_3),
+        (result.fitted, level_3),
+    ):
+        assert found.outliers == pytest.approx(theory.outliers, rel=0.03)
+        assert found.mini_bulk == pytest.approx(theory.mini_bulk, rel=0.05)
+        assert found.bulk == pytest.approx(theory.bulk, rel=0.03)
+    assert result.fitted_alpha == pytest.approx(model.bayes_alpha(), rel=0.03)
+    assert result.test_error == pytest.approx(model.bayes_error(), rel=0.05)
+
+
+def test_bad_simulations() -> None:
+    model = CanonicalClassificationModel(6, 3, 2.0)
+    X, p = np.ones((4, 6)), np.full((4, 3), 1 / 3)
+    with pytest.raises(ValueError, match=r"count must be from 1 to D·C = 18"):
+        leading_eigenvalues(X, p, 19)
+    with pytest.raises(ValueError, match=r"1 to C\(C-1\) = 6 outliers"):
+        group_means(X, p, outliers=7)
+    with pytest.raises(ValueError, match="groups need D ≥ C"):
+        group_means(np.ones((4, 2)), p, outliers=1)
+    with pytest.raises(ValueError, match=r"18 eigenvalues, but CCM\(5, 3\) has 15"):
+        spectrum_group_means(
+            bayes_spectrum(model), CanonicalClassificationModel(5, 3, 2.0), outliers=2
+        )
+    with pytest.raises(ValueError, match="per_class must be at least 1"):
+        simulate(model, 0, 0)
+    with pytest.raises(ValueError, match="alpha"):
+        simulate(model, 10, 0, alpha=0.9)
+    with pytest.raises(SeparableDataError):
+        simulate(CanonicalClassificationModel(40, 3, 8.0), 5, 0, weight_decay=0.0)
+    assert issubclass(SeparableDataError, ValueError)
+    assert issubclass(ConvergenceError, RuntimeError)
+
+
+@pytest.mark.parametrize("alpha", ["bayes", "measured", 0.25])
+def test_a_sweep_is_theory_beside_simulation(alpha: str | float) -> None:
+    table = snr_sweep(**SMALL, alpha=alpha)
+    assert table.column("snr").tolist() == [1, 2]
+    for row in table.rows:
+        model = CanonicalClassificationModel(6, 3, row["snr"])
+        theory = symmetric_spectrum(model, row["alpha"])
+        assert row["level1_outliers"] == theory.level("outliers").value
+        assert row["level3_outliers"] == bayes_spectrum(model).level("outliers").value
+        assert row["bayes_error"] == model.bayes_error()
+        ratio = row["level1_outliers"] / row["level1_bulk"]
+        assert row["level1_outliers_over_bulk"] == pytest.approx(ratio)
+        expected = {"bayes": model.bayes_alpha(), 0.25: 0.25}.get(alpha, row["fitted_alpha"])
+        assert row["alpha"] == pytest.approx(expected)
+        assert row["fitted_outliers_se"] > 0
+
+
+def test_replicates_are_those_of_simulate() -> None:
+    table = snr_sweep(**SMALL, alpha=0.25, seed=3)
+    draws = [
+        simulate(
+            CanonicalClassificationModel(6, 3, 2.0), 40, np.random.default_rng([3, 1, r]), 0.25
+        )
+        for r in range(2)
+    ]
+    errors = np.array([draw.test_error for draw in draws])
+    assert table.column("test_error")[1] == errors.mean()
+    assert table.column("test_error_se")[1] == pytest.approx(errors.std(ddof=1) / math.sqrt(2))
+
+
+def test_two_classes_and_no_noise_directions() -> None:
+    table = snr_sweep(2, 2, [0.0, 1.0], per_class=30, replicates=2)
+    assert np.isnan(table.column("level1_mini_bulk")).all()
+    assert np.isnan(table.column("level1_bulk")).all()
+    assert ",," in table.to_csv()
+    assert table.records()[0]["level1_bulk"] is None
+
+
+def test_the_csv_holds_the_numbers_exactly(tmp_path: Path) -> None:
+    table = snr_sweep(**SMALL)
+    table.save(tmp_path / "sweep.csv")
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for row, expected in zip(rows, table.rows, strict=True):
+        for name, value in expected.items():
+            assert (row[name] == "" and math.isnan(value)) or float(row[name]) == value
+
+
+def test_an_interrupted_sweep_resumes_with_nothing_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = snr_sweep(**SMALL).to_csv()
+    resume = tmp_path / "resume"
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        snr_sweep(**SMALL, resume=resume, progress=stop)
+    assert len(json.loads(resume.read_text())["units"]) == 3
+    calls = []
+    original = simulate
+
+    def counted(*arguments: object) -> object:
+        calls.append(arguments)
+        return original(*arguments)
+
+    monkeypatch.setattr("ccm.sweep.simulate", counted)
+    assert snr_sweep(**SMALL, resume=resume).to_csv() == whole
+    assert len(calls) == 1
+
+
+def test_a_killed_command_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """kill -9 at some instant, then the same command again: the CSV of an undisturbed run."""
+    command = [sys.executable, "-m", "ccm", "sweep", "--snr", "1:3:6", "--classes", "3"]
+    command += ["--dim", "12", "--per-class", "400", "--replicates", "4", "--out"]
+    subprocess.run([*command, str(tmp_path / "whole.csv")], check=True, capture_output=True)
+    out, resume = tmp_path / "cut.csv", tmp_path / "cut.csv.resume"
+    process = subprocess.Popen(
+        [*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not resume.exists():
+        time.sleep(0.002)
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode != 0
+    assert not out.exists()
+    subprocess.run([*command, str(out)], check=True, capture_output=True)
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not resume.exists()
+
+
+def test_a_resume_file_of_another_configuration_names_the_difference(tmp_path: Path) -> None:
+    resume = tmp_path / "resume"
+    snr_sweep(**SMALL, resume=resume)
+    with pytest.raises(ResumeError, match="seed was 0 and is now 1"):
+        snr_sweep(**SMALL, seed=1, resume=resume)
+    with pytest.raises(ResumeError, match=r"alpha was 'bayes' and is now 0\.2"):
+        snr_sweep(**SMALL, alpha=0.2, resume=resume)
+    resume.write_text("{")
+    with pytest.raises(ResumeError, match="not a file to resume from"):
+        snr_sweep(**SMALL, resume=resume)
+    resume.write_text("[1]")
+    with pytest.raises(ResumeError, match="not a file to resume from"):
+        snr_sweep(**SMALL, resume=resume)
+
+
+def test_a_failing_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
+    value = 0.1 + 0.2
+    Journal(tmp_path / "j", {"a": (1,)}).record("u", {"x": value, "y": math.nan})
+    found = Journal(tmp_path / "j", {"a": [1]}).get("u")
+    assert found is not None
+    assert found["x"] == value
+    assert math.isnan(found["y"])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"snrs": []}, ValueError, "at least one SNR"),
+        ({"snrs": [-1.0]}, ValueError, "snr must be finite"),
+        ({"dim": 2}, ValueError, "dim must be at least"),
+        ({"alpha": "best"}, ValueError, "'bayes' or 'measured', got 'best'"),
+        ({"alpha": 0.9}, ValueError, "from 0 to 1 - 1/C"),
+        ({"per_class": 0}, ValueError, "per_class must be at least 1"),
+        ({"replicates": 1}, ValueError, "replicates must be at least 2"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay must be finite"),
+        ({"per_class": 1.5}, TypeError, "per_class must be an integer"),
+    ],
+)
+def test_bad_sweeps(change: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        snr_sweep(**{**SMALL, **change})
+
+
+def test_unknown_columns() -> None:
+    with pytest.raises(ValueError, match="no column 'level4'"):
+        snr_sweep(**SMALL).column("level4")
