@@ -1,0 +1,126 @@
+"""What layers see and what errors reach them, recorded from the outside by forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from deepspec.autodiff import BatchFunction
+from deepspec.tangent_kernel.layers import LayerFormula, layer_formula
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module, the formula for its parameters, and their names in θ."""
+
+    module: nn.Module
+    formula: LayerFormula
+    names: tuple[str, ...]
+
+
+@dataclass
+class Calls:
+    """The calls of hooked modules during one forward pass: inputs, and a zero added to outputs."""
+
+    observed: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+    probes: dict[nn.Module, list[Tensor]] = field(default_factory=dict)
+
+
+@contextmanager
+def hooked(formulas: Mapping[nn.Module, LayerFormula]) -> Iterator[Calls]:
+    """Note every call of the modules inside; the hooks are gone afterwards, whatever happens."""
+    calls = Calls()
+
+    def note(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+        inputs = args[0] if args else kwargs["input"]
+        # Added, not captured: an activation may overwrite the output itself, in place.
+        probe = torch.zeros_like(output).requires_grad_()
+        calls.observed.setdefault(module, []).append(formulas[module].observe(module, inputs))
+        calls.probes.setdefault(module, []).append(probe)
+        return output + probe
+
+    handles = []
+    try:
+        for module in formulas:
+            handles.append(module.register_forward_hook(note, with_kwargs=True))
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def record(
+    function: BatchFunction, layers: list[Layer]
+) -> list[tuple[Tensor, Float[Tensor, "b C ..."]]]:
+    """Each layer's observed input and δ = ∂(logits)/∂(its output): C backward passes.
+
+    No gradient of a parameter is computed on the way.
+    """
+    with hooked({layer.module: layer.formula for layer in layers}) as calls:
+        with torch.enable_grad():
+            logits = function(function.parameters)
+        probes = [calls.probes[layer.module][0] for layer in layers]
+        rows: list[tuple[Tensor, ...]] = [
+            torch.autograd.grad(
+                column.sum(), probes, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for column in logits.unbind(1)
+        ]
+    deltas = [torch.stack(parts, dim=1) for parts in zip(*rows, strict=True)]
+    observed = [calls.observed[layer.module][0] for layer in layers]
+    return list(zip(observed, deltas, strict=True))
+
+
+def layers_with_formula(function: BatchFunction) -> list[Layer]:
+    """Layers that are called once, and whose parameters are used there and nowhere else.
+
+    A parameter's uses are the edges that lead to it in the graph of the logits, so a weight
+    that is tied, shared, or read by a function elsewhere in the model is noticed.
+    """
+    few = function.head(min(2, function.samples))
+    dtype = next(iter(function.parameters.values())).dtype
+    candidates = {}
+    for prefix, module in function.model.named_modules():
+        path = f"{prefix}." if prefix else ""
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        names = {name: f"{path}{name}" for name in own if f"{path}{name}" in function.space.names}
+        if names and set(names) <= {"weight", "bias"}:
+            formula = layer_formula(module, "weight" in names, "bias" in names, dtype)
+            if formula is not None:
+                candidates[module] = Layer(module, formula, tuple(names.values()))
+    leaves = few.leaves()
+    formulas = {module: layer.formula for module, layer in candidates.items()}
+    with hooked(formulas) as calls, torch.enable_grad():
+        logits = few(leaves)
+    uses = _uses(logits, leaves)
+    return [
+        layer
+        for module, layer in candidates.items()
+        if len(calls.probes.get(module, ())) == 1
+        and len(calls.probes[module][0]) == len(calls.observed[module][0]) == few.samples
+        and all(uses[name] == 1 for name in layer.names)
+    ]
+
+
+def _uses(output: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many edges of the graph of ``output`` lead to each leaf."""
+    names = {id(leaf): name for name, leaf in leaves.items()}
+    uses = dict.fromkeys(leaves, 0)
+    seen = set()
+    stack = [output.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for parent, _ in node.next_functions:
+            variable = getattr(parent, "variable", None)
+            if id(variable) in names:
+                uses[names[id(variable)]] += 1
+            stack.append(parent)
+    return uses

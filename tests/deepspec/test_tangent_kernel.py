@@ -1,0 +1,393 @@
+"""Θ = J Jᵀ layer by layer, and the spectra it gives, against dense brute force."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepspec import ClassStructure, ColumnSpace, GaussNewton, Hessian, Problem
+from deepspec.means import cell_means, class_means
+from deepspec.tangent_kernel import ExactSpectrum, exact_spectrum, tangent_kernel
+from deepspec.tangent_kernel.halves import _half
+from deepspec.tangent_kernel.layers import LayerFormula, LinearFormula
+from deepspec.tangent_kernel.recording import hooked
+from tests import oracles
+from tests.cases import CASES, Attention, settle_batch_norm
+
+CONVENTIONS = ["jmlr2020", "icml2019"]
+
+
+class Shared(nn.Module):
+    """One weight in two modules, one read by a function outside its module, one used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4, padding_idx=1)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = torch.tanh(self.second(torch.tanh(self.first(self.embed(tokens)))))
+        return F.linear(hidden.mean(dim=1), self.embed.weight)
+
+
+class Language(nn.Module):
+    """Sequences through layers that are each used once, with an activation in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(6, 4, padding_idx=1)
+        self.norm = nn.LayerNorm(4)
+        self.up, self.down = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down(F.relu_(self.up(input=self.norm(self.embed(tokens))))).mean(dim=1)
+
+
+class TimeFirst(nn.Module):
+    """Hands its layer sequences with time before the sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.inner(x.transpose(0, 1))).transpose(0, 1).mean(dim=1))
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(6, 4, 2, padding="same", bias=False),
+        nn.Conv2d(4, 4, 1, padding="valid"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.Flatten(),
+        nn.LazyLinear(6),
+        nn.BatchNorm1d(6),
+        nn.Tanh(),
+        nn.LayerNorm(6),
+        nn.Linear(6, 3),
+    )
+
+
+def built(model: nn.Module, inputs: Tensor, seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = model.to(torch.float64)
+        settle_batch_norm(model, inputs)
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                nn.init.normal_(module.weight, 1.0, 0.2)
+                nn.init.normal_(module.bias, 0.0, 0.2)
+    return model.eval()
+
+
+def example(name: str) -> tuple[nn.Module, Tensor, Tensor, int]:
+    """A model, its data and a batch size that does not divide them."""
+    for case in CASES:
+        if case.name == name:
+            return (*case.build(), case.batch_size)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        tokens, images = torch.randint(5, (5, 3)), torch.randn(5, 4, 5, 6).double()
+        series = torch.randn(5, 7, 4).double()
+        make: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+            "attention": (Attention, tokens),
+            "shared": (Shared, tokens),
+            "language": (Language, tokens),
+            "grouped": (grouped, images),
+            "series": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), Mean()), series),
+        }
+        kind, inputs = make[name]
+        model = built(kind(), inputs)
+    return model, inputs, labels, 2
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+
+NAMES = [
+    *(case.name for case in CASES),
+    "attention",
+    "shared",
+    "language",
+    "grouped",
+    "series",
+]
+
+
+def problem_of(name: str, **options: object) -> Problem:
+    model, features, labels, batch_size = example(name)
+    classes = int(labels.max()) + 1 if name != "shared" else 5
+    options = {"batch_size": batch_size, "num_classes": max(3, classes), **options}
+    return Problem(model, (features, labels), **options)
+
+
+@cache
+def dense_jacobian(name: str) -> Tensor:
+    model, features, _, _ = example(name)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        return oracles.jacobian(model, features).flatten(0, 1)
+
+
+@cache
+def dense_theta(name: str) -> Tensor:
+    return dense_jacobian(name) @ dense_jacobian(name).T
+
+
+def relative(left: Tensor, right: Tensor) -> float:
+    return float((left - right).abs().max() / right.abs().max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_theta_is_the_product_of_jacobians(name: str) -> None:
+    kernel = tangent_kernel(problem_of(name))
+    assert relative(kernel.matrix, dense_theta(name)) < 1e-13
+    assert torch.equal(kernel.matrix, kernel.matrix.T)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("language", "all"),
+        ("convolutional", "all"),
+        ("shared", set()),
+        ("grouped", "all but 5.weight 5.bias"),
+        (
+            "attention",
+            {
+                *("embed.weight", "head.weight", "head.bias"),
+                *(f"block.{m}.{p}" for m in ("linear1", "linear2") for p in ("weight", "bias")),
+                *(f"block.{m}.{p}" for m in ("norm1", "norm2") for p in ("weight", "bias")),
+            },
+        ),
+    ],
+)
+def test_formulas_are_used_where_they_hold_and_only_there(name: str, expected: object) -> None:
+    problem = problem_of(name)
+    found = set(tangent_kernel(problem).by_formula)
+    names = set(problem.space.names)
+    if isinstance(expected, str):
+        expected = names - set(expected.removeprefix("all").removeprefix(" but ").split())
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("block", [1, 400, 10**6])
+def test_small_blocks_give_the_same(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tangent_kernel.__globals__, "BLOCK_BYTES", block)
+    problem = problem_of(name)
+    size = problem.num_samples * problem.num_classes
+    kernel = tangent_kernel(problem, memory=size**2 * 8 * 5 // 4 + block)
+    assert relative(kernel.matrix, dense_theta(name)) < 1e-13
+
+
+@pytest.mark.parametrize("name", ["language", "grouped", "mlp"])
+@pytest.mark.parametrize("elementwise", [-(10**6), 10**6])
+def test_either_way_to_a_layers_share_gives_the_same(
+    name: str, elementwise: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepspec.tangent_kernel import shares
+
+    monkeypatch.setattr(shares, "ELEMENTWISE", elementwise)
+    assert relative(tangent_kernel(problem_of(name)).matrix, dense_theta(name)) < 1e-13
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolutional", "grouped", "language"])
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+def test_frozen_parameters_do_not_count(name: str, frozen: str) -> None:
+    problem = problem_of(name, select=lambda n, _: not n.endswith(frozen))
+    model, _, _, _ = example(name)
+    kept = torch.cat(
+        [
+            torch.full((parameter.numel(),), not n.endswith(frozen))
+            for n, parameter in model.named_parameters()
+        ]
+    )
+    J = dense_jacobian(name)[:, kept]
+    assert relative(tangent_kernel(problem).matrix, J @ J.T) < 1e-13
+
+
+def test_float32_agrees_to_its_precision() -> None:
+    for name in ("grouped", "language", "attention"):
+        kernel = tangent_kernel(problem_of(name, dtype=torch.float32))
+        assert kernel.matrix.dtype == torch.float32
+        assert relative(kernel.matrix.double(), dense_theta(name)) < 1e-5
+
+
+def test_a_layout_the_formulas_do_not_know_is_noticed() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x, labels = torch.randn(4, 4, 4).double(), torch.tensor([0, 1, 2, 0])
+        model = built(TimeFirst(), x)
+    # With as many steps as samples, time cannot be told from samples by shape alone.
+    with torch.random.fork_rng(devices=[]):
+        problem = Problem(model, (x[:, :2], labels), batch_size=2)
+    with pytest.warns(RuntimeWarning, match="do not describe TimeFirst"):
+        kernel = tangent_kernel(problem)
+    J = oracles.jacobian(model, x[:, :2]).flatten(0, 1)
+    assert relative(kernel.matrix, J @ J.T) < 1e-13
+    assert kernel.by_formula == ()
+
+
+def test_hooks_are_gone_whatever_happens() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    formulas: dict[nn.Module, LayerFormula] = {model[0]: LinearFormula(True, True)}
+    with pytest.raises(KeyboardInterrupt), hooked(formulas):
+        raise KeyboardInterrupt
+    assert not model[0]._forward_hooks
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    problem = Problem(model, (torch.randn(3, 2), torch.tensor([0, 1, 0])))
+    tangent_kernel(problem)
+    assert model.training
+    assert not model[0]._forward_hooks
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_snapshot_counts_not_what_the_model_became() -> None:
+    name = "convolutional"
+    model, features, labels, _ = example(name)
+    problem = Problem(model, (features, labels), num_classes=4)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.add_(1)
+    assert relative(tangent_kernel(problem).matrix, dense_theta(name)) < 1e-13
+
+
+def test_asked_again_it_is_the_same_object() -> None:
+    problem = problem_of("mlp")
+    kernel = tangent_kernel(problem)
+    assert tangent_kernel(problem) is kernel
+    assert kernel.factor is kernel.factor
+    assert relative(kernel.factor @ kernel.factor.T, kernel.matrix) < 1e-13
+
+
+def test_what_does_not_fit_says_how_much_would() -> None:
+    problem = problem_of("mlp")
+    # 4 samples of 3 logits need 1.25 · 12² · 8 bytes.
+    with pytest.raises(MemoryError, match=r"9 samples × 3 classes.*; 4 samples would fit"):
+        tangent_kernel(problem, memory=1500)
+
+
+# ---- spectra ------------------------------------------------------------------------------
+
+
+def assert_spectrum(spectrum: ExactSpectrum, dense: Tensor) -> None:
+    """All eigenvalues to 1e-10 of the largest, and p of them."""
+    expected = torch.linalg.eigvalsh(dense)
+    found = torch.cat([spectrum.eigenvalues, torch.zeros(spectrum.zeros).double()])
+    assert spectrum.size == len(found) == len(expected)
+    assert torch.equal(spectrum.eigenvalues, spectrum.eigenvalues.sort(descending=True).values)
+    scale = float(expected.abs().max())
+    assert float((found.sort().values - expected).abs().max()) < 1e-10 * scale
+    assert bool((spectrum.eigenvalues != 0).all())
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES] + ["attention"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_every_part_and_combination_has_its_dense_spectrum(name: str, convention: str) -> None:
+    problem = problem_of(name)
+    parts = ClassStructure(problem, convention)
+    G = GaussNewton(problem)
+    kernel = tangent_kernel(problem)
+    operators = [
+        *parts.named().values(),
+        *(G, parts.means, parts.total, 2 * G, G - parts.between_class, -1 * G),
+        *(parts.between_class - parts.cross_class, G - parts.means, G + parts.within_class),
+    ]
+    for operator in operators:
+        assert_spectrum(exact_spectrum(operator, kernel=kernel), operator.to_dense())
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_projection_knockouts(name: str) -> None:
+    problem = problem_of(name)
+    parts = ClassStructure(problem)
+    G = GaussNewton(problem)
+    means, classes = cell_means(parts).projector(), class_means(parts).projector()
+    columns = torch.linspace(-1, 1, 2 * problem.size).double().square().view(-1, 2)
+    for operator in [
+        G.project_out(means),
+        (G - parts.cross_class).project_out(classes),
+        parts.within_class.project_out(ColumnSpace(columns)),
+        G.project_out(classes).project_out(ColumnSpace(columns)),
+    ]:
+        assert_spectrum(exact_spectrum(operator), operator.to_dense())
+
+
+def test_zeros_are_counted() -> None:
+    problem = problem_of("mlp")
+    spectrum = exact_spectrum(ClassStructure(problem).between_class)
+    assert len(spectrum.eigenvalues) == 3
+    assert spectrum.zeros == problem.size - 3
+
+
+def test_float32_spectra_agree_to_their_precision() -> None:
+    exact, single = problem_of("mlp"), problem_of("mlp", dtype=torch.float32)
+    for make in (GaussNewton, lambda p: GaussNewton(p) - ClassStructure(p).between_class):
+        left, right = exact_spectrum(make(single)), exact_spectrum(make(exact))
+        assert left.eigenvalues.dtype == torch.float64
+        top = slice(0, 5)
+        difference = (left.eigenvalues[top] - right.eigenvalues[top]).abs().max()
+        assert float(difference) < 1e-5 * float(right.eigenvalues[0])
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations(range(9)), st.integers(1, 9))
+def test_the_spectrum_knows_no_order_and_no_batches(order: list[int], batch_size: int) -> None:
+    model, features, labels, _ = example("mlp")
+    data = (features[order], labels[order])
+    G = GaussNewton(Problem(model, data, batch_size=batch_size))
+    reference = exact_spectrum(GaussNewton(problem_of("mlp"))).eigenvalues
+    found = exact_spectrum(G).eigenvalues
+    assert relative(found[:15], reference[:15]) < 1e-12
+
+
+def test_means_from_the_kernel_are_the_means() -> None:
+    structure = ClassStructure(problem_of("convolutional"))
+    kernel = tangent_kernel(structure.problem)
+    expected = cell_means(structure).eigenvalues()
+    assert relative(cell_means(structure, kernel).eigenvalues(), expected) < 1e-12
+
+
+def test_a_spectrum_is_saved_and_loaded(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    spectrum = exact_spectrum(GaussNewton(problem_of("mlp")))
+    spectrum.save(tmp_path / "one")
+    again = ExactSpectrum.load(tmp_path / "one")
+    assert torch.equal(again.eigenvalues, spectrum.eigenvalues)
+    assert (again.zeros, again.operator) == (spectrum.zeros, "softmax")
+    from deepspec.checkpoint import save_state
+
+    save_state(tmp_path / "two", {"kind": "eigenpairs"}, {"values": torch.ones(1)})
+    with pytest.raises(ValueError, match="expected an exact spectrum .* found eigenpairs"):
+        ExactSpectrum.load(tmp_path / "two")
+
+
+def test_the_hessian_has_no_such_spectrum() -> None:
+    with pytest.raises(TypeError, match=r"expected an operator JᵀKJ .* got Hessian"):
+        exact_spectrum(Hessian(problem_of("mlp")))
+
+
+def test_the_kernel_of_another_problem_is_refused() -> None:
+    kernel = tangent_kernel(problem_of("missing class"))
+    with pytest.raises(ValueError, match="tangent kernel of the operator's problem"):
+        exact_spectrum(GaussNewton(problem_of("mlp")), kernel)
+
+
+def test_only_squares_have_halves() -> None:
+    G = GaussNewton(problem_of("mlp"))
+    with pytest.raises(TypeError, match="expected a kernel that is a square, got 2·softmax"):
+        _half((2 * G).kernel, torch.zeros(9, 3, 1).double())
