@@ -1,0 +1,73 @@
+"""Angles between eigenvectors and the spans that are said to cause them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Cosines of principal angles in parameter space, largest first, k = C.
+
+    Attributes
+    ----------
+    cosines
+        For each pair of spaces: "G and class means", "G and cross-class means",
+        "Hess and class means", "Hess and cross-class means", "G and Hess".
+    gradient_share
+        ‖P ∇‖²/‖∇‖² for the loss gradient ∇ and P onto the top C eigenvectors of "G" and "Hess"
+        (Gur-Ari et al. 2018, as [000] §1 cites), and onto the "class means".
+    chance
+        √(k/p), about the cosine of k-dimensional random subspaces.
+    """
+
+    cosines: dict[str, Float[Tensor, " k"]]
+    gradient_share: dict[str, float]
+    chance: float
+
+
+def mean_square(cosines: Float[Tensor, " k"]) -> float:
+    """The share of one space that lies in the other, Σ cos²/k.
+
+    >>> mean_square(torch.tensor([1.0, 0.0]))
+    0.5
+    """
+    return float(cosines.double().square().mean()) if len(cosines) else float("nan")
+
+
+def principal_cosines(
+    left: Float[Tensor, "k k"], right: Float[Tensor, "r r"], between: Float[Tensor, "k r"]
+) -> Float[Tensor, " j"]:
+    """Cosines of the principal angles of span(X) and span(Y) from XᵀX, YᵀY and XᵀY.
+
+    >>> one = torch.eye(1, dtype=torch.float64)
+    >>> principal_cosines(one, one, 0.5 * one)
+    tensor([0.5000], dtype=torch.float64)
+    """
+    core = _inverse_root(left).T @ between.double() @ _inverse_root(right)
+    if 0 in core.shape:
+        return torch.zeros(0, dtype=torch.float64)
+    return torch.linalg.svdvals(core).clamp(0.0, 1.0).cpu()
+
+
+def share_inside(gram: Float[Tensor, "k k"], products: Float[Tensor, " k"], square: float) -> float:
+    """‖P v‖²/‖v‖², P onto span(X), from XᵀX, Xᵀv and ‖v‖².
+
+    >>> share_inside(torch.eye(1, dtype=torch.float64), torch.ones(1), 4.0)
+    0.25
+    """
+    if square <= 0:
+        return float("nan")
+    return float((_inverse_root(gram).T @ products.double()).square().sum()) / square
+
+
+def _inverse_root(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k j"]:
+    """R with RᵀXᵀX R = I on the span, dependent columns left out."""
+    wide = gram.double()
+    values, vectors = torch.linalg.eigh((wide + wide.T) / 2)
+    kept = values > 1e-10 * values[-1:].abs()
+    return vectors[:, kept] / values[kept].sqrt()

@@ -1,0 +1,108 @@
+"""What an attribution found, and how it is kept."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy
+import torch
+from torch import Tensor
+
+from deepspec.attribution import words
+from deepspec.attribution.measurement import Settings
+from deepspec.attribution.split import SplitAttribution
+from deepspec.attribution.storage import new_folder, pack, unpack
+from deepspec.checkpoint import load_state, save_state
+
+KIND = "attribution"
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """The attribution of one net's spectra: what :func:`deepspec.attribute` returns."""
+
+    problem: dict[str, Any]
+    num_classes: int
+    parameters: int
+    settings: Settings
+    splits: dict[str, SplitAttribution]
+    has_untrained: bool
+    plan: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float
+
+    @property
+    def train(self) -> SplitAttribution:
+        """The split the attribution was asked for."""
+        return self.splits["train"]
+
+    @property
+    def test(self) -> SplitAttribution:
+        """The other split.
+
+        Raises
+        ------
+        KeyError
+            If there was none.
+        """
+        if "test" not in self.splits:
+            raise KeyError("expected a test split; pass attribute(problem, test=...) to have one")
+        return self.splits["test"]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write ``manifest.json`` and the arrays (safetensors) into a new folder, all or nothing.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists and ``overwrite`` is false; with it, the old one is replaced
+            once the new one is complete.
+        """
+        with new_folder(Path(folder), overwrite=overwrite) as place:
+            self.write_state(place)
+
+    def write_state(self, folder: Path) -> None:
+        """The manifest and the arrays, into a folder that is being made."""
+        arrays: dict[str, Tensor] = {}
+        tree = pack(self, KIND, arrays)
+        save_state(folder, {"kind": KIND, KIND: tree}, arrays)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Attribution:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else.
+        """
+        manifest, arrays = load_state(Path(folder))
+        if manifest.get("kind") != KIND:
+            raise ValueError(
+                f"expected a saved attribution in {folder}, found {manifest.get('kind')}"
+            )
+        loaded = unpack(cls, manifest[KIND], arrays)
+        assert isinstance(loaded, cls)
+        return loaded
+
+    def summary(self) -> str:
+        """The conclusion in plain words."""
+        return words.conclusion(self.splits, self.num_classes)
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Every table, by its title; the first row of each names its columns."""
+        return words.tables(self.splits)
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+    }

@@ -1,0 +1,112 @@
+"""What was found on one split of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.attribution.alignment import Alignment
+from deepspec.attribution.claims_of_g import CLEAR
+from deepspec.attribution.decomposition import Decomposition
+from deepspec.attribution.predicted_outliers import PredictedOutliers
+from deepspec.attribution.spectra import Spectrum
+from deepspec.attribution.two_way import TwoWayLayout
+from deepspec.attribution.verdicts import Finding
+
+
+@dataclass(frozen=True, eq=False)
+class KnockoutRecord:
+    """The top eigenvalues of G with one part knocked out, both ways."""
+
+    part: str
+    rank: int
+    subtracted: Float[Tensor, " k"]
+    projected: Float[Tensor, " k"]
+
+
+@dataclass(frozen=True, eq=False)
+class MeansMap:
+    """The Gram matrix of the plain mean gradients, for maps: cells (c, c') and class means."""
+
+    cells: list[list[int]]
+    gram: Float[Tensor, "r r"]
+    weights: Float[Tensor, " r"]
+
+
+@dataclass(frozen=True, eq=False)
+class SplitAttribution:
+    """Everything found on one split of the data.
+
+    Attributes
+    ----------
+    samples, loss, error_rate, class_counts
+        Of the split.
+    top
+        The largest eigenvalues of G.
+    edge
+        The largest eigenvalue of G_within: where the bulk of G ends.
+    trace, trace_error
+        tr G and its standard error (0 where it is exact).
+    decompositions
+        In the chosen convention first, then in the other one.
+    knockouts
+        Of each part, from G.
+    spectra
+        "G", "G − G_class" and so on, then "Hess", "G" and "E" in parameter space.
+    hessian_projected
+        The top eigenvalues of Hess with G's top C eigenvectors projected out.
+    findings, alignment, predicted, layout, means
+        Verdicts; angles; predicted outliers; two-way layout; the map's Gram matrix (None where
+        there are too many cells).
+    gap_outliers
+        How many eigenvalues lie beyond the gap that stands out most, of G and of Hess, by
+        :func:`deepspec.krylov.count_outliers`; -1 where none stands out.
+    exact
+        Whether G's spectra are exact or estimated by Lanczos.
+    seconds
+        What the parts of the work took.
+    """
+
+    samples: int
+    loss: float
+    error_rate: float
+    class_counts: list[int]
+    top: Float[Tensor, " k"]
+    edge: float
+    trace: float
+    trace_error: float
+    decompositions: tuple[Decomposition, ...]
+    knockouts: tuple[KnockoutRecord, ...]
+    spectra: tuple[Spectrum, ...]
+    hessian_spectra: tuple[Spectrum, ...]
+    hessian_projected: Float[Tensor, " k"]
+    findings: tuple[Finding, ...]
+    alignment: Alignment
+    predicted: PredictedOutliers
+    layout: TwoWayLayout | None
+    means: MeansMap | None
+    exact: bool
+    seconds: dict[str, float]
+
+    def finding(self, claim: str) -> Finding:
+        """The verdict on one claim, by its name in :data:`~deepspec.attribution.CLAIMS`."""
+        return {finding.claim: finding for finding in self.findings}[claim]
+
+    def knockout(self, part: str) -> KnockoutRecord:
+        """One knockout, by the part's name."""
+        return {record.part: record for record in self.knockouts}[part]
+
+    def spectrum(self, name: str) -> Spectrum:
+        """One spectrum of G or of a knockout, by its name."""
+        return {spectrum.operator: spectrum for spectrum in self.spectra}[name]
+
+    @property
+    def outliers(self) -> int:
+        """How many eigenvalues of G stand clear of the bulk: above 1.25 times its edge."""
+        return int((self.top > CLEAR * self.edge).sum())
+
+    def outliers_without(self, part: str) -> int:
+        """The same once a part is subtracted."""
+        return int((self.knockout(part).subtracted > CLEAR * self.edge).sum())

@@ -1,0 +1,97 @@
+"""How the C² mean gradients split into an effect of c, one of c', and their interaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TwoWayLayout:
+    """Shares of Σ_{c≠c'} w_{c,c'} ‖g_{c,c'} − g_G‖², a two-way layout without its diagonal.
+
+    The layout is incomplete and its weights differ, so what c and c' explain overlaps:
+    ``by_class + by_cross_class + shared + interaction = 1``.
+
+    Attributes
+    ----------
+    class_alone, cross_class_alone
+        What class means, or the means over c for each c', explain by themselves.
+    by_class, by_cross_class
+        What each adds to the other (the gain of the additive fit over the other factor alone).
+    shared
+        What either would explain; negative where each helps the other.
+    interaction
+        What no sum of an effect of c and one of c' explains.
+    total
+        The sum of squares itself.
+    """
+
+    class_alone: float
+    cross_class_alone: float
+    by_class: float
+    by_cross_class: float
+    shared: float
+    interaction: float
+    total: float
+
+
+def two_way_layout(
+    gram: Float[Tensor, "r r"], weights: Float[Tensor, " r"], cells: list[tuple[int, int]]
+) -> TwoWayLayout:
+    """The layout's shares from the Gram matrix of the weighted means alone.
+
+    Parameters
+    ----------
+    gram
+        ⟨√w g, √w g⟩ of the cells.
+    weights
+        w_{c,c'}, in the same order.
+    cells
+        (c, c'); those with c = c' are left out.
+
+    >>> gram = torch.eye(2, dtype=torch.float64)
+    >>> layout = two_way_layout(gram, torch.ones(2), [(0, 1), (1, 0)])
+    >>> layout.class_alone, layout.interaction
+    (1.0, 0.0)
+    """
+    places = [i for i, (c, other) in enumerate(cells) if c != other]
+    if len(places) < 2:
+        nothing = float("nan")
+        return TwoWayLayout(nothing, nothing, nothing, nothing, nothing, nothing, 0.0)
+    chosen = torch.tensor(places)
+    matrix = gram.double().cpu()[chosen][:, chosen]
+    root = weights.double().cpu()[chosen].sqrt()
+    rows = _indicators([cells[i][0] for i in places])
+    columns = _indicators([cells[i][1] for i in places])
+
+    def explained(design: Tensor) -> float:
+        left, singular, _ = torch.linalg.svd(root[:, None] * design, full_matrices=False)
+        basis = left[:, singular > 1e-10 * singular[0]]
+        return float(((matrix @ basis) * basis).sum())
+
+    mean = explained(torch.ones(len(places), 1, dtype=torch.float64))
+    total = float(matrix.trace()) - mean
+    if total <= 1e-12 * abs(mean):
+        return TwoWayLayout(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, max(total, 0.0))
+    by_row = (explained(rows) - mean) / total
+    by_column = (explained(columns) - mean) / total
+    additive = (explained(torch.cat([rows, columns], dim=1)) - mean) / total
+    return TwoWayLayout(
+        class_alone=by_row,
+        cross_class_alone=by_column,
+        by_class=additive - by_column,
+        by_cross_class=additive - by_row,
+        shared=by_row + by_column - additive,
+        interaction=max(0.0, 1 - additive),
+        total=total,
+    )
+
+
+def _indicators(levels: list[int]) -> Float[Tensor, "r l"]:
+    index = torch.tensor(levels)
+    hot = torch.nn.functional.one_hot(index).double()
+    return hot[:, hot.sum(dim=0) > 0]

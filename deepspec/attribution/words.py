@@ -1,0 +1,190 @@
+"""An attribution in plain words and in tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from deepspec.attribution.alignment import mean_square
+from deepspec.attribution.split import SplitAttribution
+from deepspec.attribution.verdicts import CLAIMS, Finding
+
+Table = list[list[str]]
+
+
+def conclusion(splits: Mapping[str, SplitAttribution], num_classes: int) -> str:
+    """What the attribution says of this net, one paragraph for each split."""
+    return "\n\n".join(
+        f"On the {name} data: {_of_split(split, num_classes)}" for name, split in splits.items()
+    )
+
+
+def _of_split(split: SplitAttribution, num_classes: int) -> str:
+    outliers = split.outliers
+    sentences = []
+    if outliers:
+        gone = outliers - min(outliers, split.outliers_without("between_class"))
+        sentences.append(
+            f"{outliers} {_plural(outliers, 'eigenvalue')} of G {_stand(outliers)} clear of the "
+            f"bulk (C = {num_classes}); {gone} of {_them(outliers)} {_vanish(gone)} when the class "
+            f"means are removed, {_random_words(split.finding('outliers'))}."
+        )
+    else:
+        sentences.append("No eigenvalue of G stands clear of the bulk.")
+    for answer, verb in (
+        ("supported", "Supported"),
+        ("not supported", "Not supported"),
+        ("not decided", "Not decided"),
+    ):
+        named = [
+            f"{CLAIMS[f.claim].feature} come{'s' if _single(f.claim) else ''} from "
+            f"{CLAIMS[f.claim].cause} ({_share(f.removed)} removed)"
+            for f in split.findings
+            if f.answer == answer
+        ]
+        if named:
+            sentences.append(f"{verb}: {'; '.join(named)}.")
+    error = split.predicted.relative_error("coupled")[: max(1, num_classes - 1)].abs()
+    means = split.predicted.relative_error("means")[: max(1, num_classes - 1)].abs()
+    if outliers and len(error):
+        sentences.append(
+            f"Averages of gradients alone predict the top {len(error)} eigenvalues to within "
+            f"{100 * float(means.max()):.0f} %, and with {split.predicted.products['coupled']} "
+            f"products each to within {100 * float(error.max()):.1f} %."
+        )
+    return " ".join(sentences)
+
+
+def _random_words(finding: Finding) -> str:
+    draws = finding.nulls["a random subspace"]
+    regrouped = finding.nulls["regrouped samples"]
+    return (
+        f"which is {_share(finding.removed)} of what any knockout of that rank could remove "
+        f"(a random subspace of that rank: {_share(float(draws.mean()))}; means over random groups "
+        f"of samples: {_share(float(regrouped.mean()))})"
+    )
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _single(claim: str) -> bool:
+    return not claim.startswith("outliers")
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _stand(count: int) -> str:
+    return "stands" if count == 1 else "stand"
+
+
+def _vanish(count: int) -> str:
+    return "vanishes" if count == 1 else "vanish"
+
+
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"
+
+
+def tables(splits: Mapping[str, SplitAttribution]) -> dict[str, Table]:
+    """Every table of every split, by title; the first row names the columns."""
+    found: dict[str, Table] = {}
+    for name, split in splits.items():
+        found[f"Verdicts ({name})"] = _verdicts(split)
+        for decomposition in split.decompositions:
+            title = f"Parts of G, {decomposition.convention} ({name})"
+            rows = [["part", "dimension", "trace", "share of tr G", "largest eigenvalues"]]
+            for part in decomposition.parts:
+                leading = ", ".join(f"{float(v):.3g}" for v in part.top[:4])
+                rows.append(
+                    [
+                        part.name.replace("_", " "),
+                        f"{part.rank:,}",
+                        f"{part.trace:.4g}",
+                        _share(part.share),
+                        leading,
+                    ]
+                )
+            rows.append(["identity", "", "", f"{decomposition.residual:.1e}", "relative residual"])
+            found[title] = rows
+        found[f"Outliers predicted from means ({name})"] = _predicted(split)
+        found[f"Alignment ({name})"] = _alignment(split)
+        if split.layout is not None:
+            found[f"Two-way layout of the mean gradients ({name})"] = _layout(split)
+    return found
+
+
+def _verdicts(split: SplitAttribution) -> Table:
+    rows = [["feature", "said cause", "removed", "by projection", "nulls", "untrained", "verdict"]]
+    for finding in split.findings:
+        claim = CLAIMS[finding.claim]
+        nulls = "; ".join(
+            f"{name} {_share(float(draws.mean()))} (at most {_share(float(draws.max()))})"
+            for name, draws in finding.nulls.items()
+            if len(draws)
+        )
+        rows.append(
+            [
+                claim.feature,
+                claim.cause,
+                _share(finding.removed),
+                _share(finding.by_projection),
+                nulls,
+                _share(finding.untrained),
+                f"{finding.answer}: {finding.reason}",
+            ]
+        )
+    return rows
+
+
+def _predicted(split: SplitAttribution) -> Table:
+    predicted = split.predicted
+    rows = [["i", "true λ", "G_class", "all means", "first order", "root", "coupled"]]
+    for i in range(len(predicted.true)):
+        row = [str(i + 1), f"{float(predicted.true[i]):.4g}"]
+        for method in ("class_only", "means", "first_order", "root", "coupled"):
+            value = float(getattr(predicted, method)[i])
+            error = 100 * float(predicted.relative_error(method)[i])
+            row.append("–" if math.isnan(value) else f"{value:.4g} ({error:+.1f} %)")
+        rows.append(row)
+    spent = predicted.products
+    rows.append(
+        [
+            "products",
+            "",
+            "means",
+            f"{predicted.products_for_means} in all",
+            "+0",
+            f"+{spent['root']} each",
+            f"+{spent['coupled']} each",
+        ]
+    )
+    return rows
+
+
+def _alignment(split: SplitAttribution) -> Table:
+    found = split.alignment
+    rows = [["spaces", "share of one inside the other", "smallest cosine"]]
+    for name, cosines in found.cosines.items():
+        if len(cosines):
+            share, least = mean_square(cosines), float(cosines.min())
+            rows.append([f"top C of {name}", f"{100 * share:.1f} %", f"{least:.3f}"])
+    rows.append(["random subspaces", f"{100 * found.chance**2:.2g} %", ""])
+    for name, share in found.gradient_share.items():
+        words = name if name == "class means" else f"top C of {name}"
+        rows.append([f"loss gradient inside {words}", f"{100 * share:.1f} %", ""])
+    return rows
+
+
+def _layout(split: SplitAttribution) -> Table:
+    layout = split.layout
+    assert layout is not None
+    return [
+        ["effect", "alone", "added to the other"],
+        ["class c", _share(layout.class_alone), _share(layout.by_class)],
+        ["cross-class c'", _share(layout.cross_class_alone), _share(layout.by_cross_class)],
+        ["interaction", "", _share(layout.interaction)],
+    ]
