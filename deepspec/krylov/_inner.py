@@ -15,6 +15,23 @@ def pieces(vector: Tensor) -> Iterator[slice]:
         yield slice(begin, begin + length)
 
 
+class _Widener:
+    """Pieces of a vector in float64, in one buffer that is used again and again.
+
+    A fresh buffer for each piece would leave the allocator's heap in pieces as well.
+    """
+
+    def __init__(self, vector: Tensor) -> None:
+        first = next(pieces(vector), slice(0, 0))
+        length = min(first.stop, vector.shape[0])
+        self._buffer = vector.new_empty(length, dtype=torch.float64)
+
+    def __call__(self, piece: Tensor) -> Tensor:
+        if piece.dtype == torch.float64:
+            return piece
+        return self._buffer[: piece.shape[0]].copy_(piece)
+
+
 def inner(left: Tensor, right: Tensor) -> float:
     """⟨left, right⟩, each piece widened to float64 before it is multiplied.
 
@@ -23,17 +40,19 @@ def inner(left: Tensor, right: Tensor) -> float:
     >>> inner(torch.full((3,), 2.0), torch.ones(3))
     6.0
     """
-    parts = [torch.dot(left[piece].double(), right[piece].double()) for piece in pieces(left)]
+    wide_left, wide_right = _Widener(left), _Widener(right)
+    parts = [torch.dot(wide_left(left[p]), wide_right(right[p])) for p in pieces(left)]
     return float(torch.stack(parts).sum())
 
 
 def subtract_then_inner(target: Tensor, factor: float, other: Tensor, right: Tensor) -> float:
     """target ← target − factor · other, then ⟨target, right⟩, in one sweep through memory."""
+    wide_target, wide_right = _Widener(target), _Widener(right)
     parts = []
     for piece in pieces(target):
         part = target[piece]
         if factor:
             part.sub_(other[piece], alpha=factor)
-        wide = part.double()
-        parts.append(torch.dot(wide, wide if right is target else right[piece].double()))
+        wide = wide_target(part)
+        parts.append(torch.dot(wide, wide if right is target else wide_right(right[piece])))
     return float(torch.stack(parts).sum())

@@ -21,14 +21,14 @@ data = torch.randn(8, 3), torch.arange(8) % 2
 spectral_density(GaussNewton(Problem(small, data, memory_budget=0)), steps=4, probes=1, seed=0)
 
 model = torch.nn.Sequential(
-    torch.nn.Linear(3000, 4000), torch.nn.ReLU(), torch.nn.Linear(4000, 10)
+    torch.nn.Linear(6000, 4000), torch.nn.ReLU(), torch.nn.Linear(4000, 10)
 )
-data = torch.randn(32, 3000), torch.arange(32) % 10
+data = torch.randn(16, 6000), torch.arange(16) % 10
 vector = 4 * sum(p.numel() for p in model.parameters())
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 problem = Problem(model, data, batch_size=8, memory_budget=0)
-spectral_density(GaussNewton(problem), steps=6, probes=1, seed=0)
+spectral_density(GaussNewton(problem), steps=4, probes=1, seed=0)
 print((status("VmHWM") - before) / vector)
 """
 
@@ -41,4 +41,4 @@ def test_a_density_of_g_takes_five_vectors_beside_the_model_and_a_batch() -> Non
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=300
     )
     # A batch of 8 takes about a hundredth of a vector here; allocators round up.
-    assert float(run.stdout) < 5.3
+    assert float(run.stdout) < 5.25
