@@ -1,0 +1,86 @@
+"""The runner of the studies: it lists, runs, and fails when a study does."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from validation import __main__ as runner
+from validation._study import Profile, Study, Verdict, all_studies
+
+CCM_STUDIES = {
+    "theorem-8-1",
+    "finite-sample-law",
+    "bayes-spectrum",
+    "c-outliers",
+    "ratio-predicts-misclassification",
+}
+
+
+def study(name: str, passed: bool) -> Study:
+    def run(profile: Profile, folder: Path | None) -> Verdict:
+        return Verdict(passed, f"{profile} finding", {"x": 1.0})
+
+    return Study(name, "a claim", "a source", "a prediction", "a tolerance", run)
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = {"good": study("good", True), "bad": study("bad", False)}
+    monkeypatch.setattr(runner, "all_studies", lambda: studies)
+
+
+def test_every_study_states_itself() -> None:
+    studies = all_studies()
+    assert set(studies) >= CCM_STUDIES
+    for found in studies.values():
+        assert all([found.claim, found.source, found.prediction, found.tolerance])
+
+
+def test_without_a_command_it_lists() -> None:
+    result = CliRunner().invoke(runner.app, [], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in CCM_STUDIES)
+    listed = json.loads(CliRunner().invoke(runner.app, ["list", "--json"]).stdout)
+    assert {record["name"] for record in listed} >= CCM_STUDIES
+
+
+@pytest.mark.usefixtures("two")
+def test_one_failure_fails_the_run(tmp_path: Path) -> None:
+    everything = ["run", "--all", "--profile", "full", "--out", str(tmp_path / "v"), "--json"]
+    result = CliRunner().invoke(runner.app, everything)
+    assert result.exit_code == 1
+    records = json.loads(result.stdout)
+    assert [(r["name"], r["passed"]) for r in records] == [("good", True), ("bad", False)]
+    assert records[0]["finding"] == "full finding"
+    assert (tmp_path / "v" / "good").is_dir()
+
+
+@pytest.mark.usefixtures("two")
+def test_the_table() -> None:
+    result = CliRunner().invoke(runner.app, ["run", "good"])
+    assert result.exit_code == 0
+    assert "1 of 1 passed" in result.stdout
+    failed = CliRunner().invoke(runner.app, ["run", "good", "bad"])
+    assert failed.exit_code == 1
+    assert "FAILED" in failed.stdout
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "name the studies to run, or give --all"),
+        (["run", "good", "--all"], "and not both"),
+        (["run", "nothing"], "no study nothing; there are good, bad"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(runner.app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_real_study_passes() -> None:
+    assert all_studies()["theorem-8-1"].run("quick", None).passed
