@@ -163,7 +163,7 @@ def plot_bulk(law: FiniteSampleLaw, eigenvalues: Float[np.ndarray, " DC"]) -> Fi
     axes.set_xlim(left=0)
     axes.set_title(
         f"D = {model.dim}, C = {model.num_classes}, N = {law.per_class} a class, "
-        f"t = {model.snr:g}, α = {law.alpha:.3g}",
+        f"t = {model.snr:.4g}, α = {law.alpha:.3g}",
         fontsize=9,
     )
     axes.legend(fontsize=7, frameon=False, loc="upper right")

@@ -1,7 +1,8 @@
-"""Speed of ccm, as ratios: ``python bench/ccm_speed.py [--json]``.
+"""Speed of ccm, as ratios: ``python -m bench.ccm [--json FILE]``, from the repository root.
 
-Seconds depend on the machine; the ratios are what to compare. Set OMP_NUM_THREADS=1 for numbers
-of one core.
+(Not ``python bench/ccm.py``: a script's own folder comes first on its path, and this file would
+be imported as ccm.) Seconds depend on the machine; the ratios are what to compare. Set
+OMP_NUM_THREADS=1 for numbers of one core.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -85,16 +87,18 @@ def sweep() -> dict[str, float]:
     }
 
 
-def main(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Measure, and print a table or JSON."""
+def main(
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the numbers there.")] = None,
+) -> None:
+    """Measure, print a table, and write JSON if asked."""
     numbers = fim_products() | bayes_spectra() | sweep()
-    if as_json:
-        typer.echo(json.dumps(numbers))
-        return
     table = Table("measure", "value", title="ccm")
     for name, value in numbers.items():
         table.add_row(name, f"{value:.4g}")
     Console(highlight=False).print(table)
+    if as_json is not None:
+        as_json.parent.mkdir(parents=True, exist_ok=True)
+        as_json.write_text(json.dumps(numbers, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":
