@@ -22,9 +22,14 @@ class Marks:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Mean mass in each cell, with its standard error and the quadrature's."""
+    """Mean mass in each cell, with its standard error and the quadrature's.
+
+    ``peak`` is what a cell holds of the bumps that matter there: Σ w f² / Σ w f. As if the mass
+    were that of a share mass/peak of the eigenvalues, each in the cell to that degree.
+    """
 
     masses: Float[Tensor, " k"]
+    peak: Float[Tensor, " k"]
     standard_error: Float[Tensor, " k"]
     quadrature_error: Float[Tensor, " k"]
 
@@ -80,7 +85,8 @@ def draw(marks: Marks, edges: Float[Tensor, " k+1"], sigma: float, dimension: in
     reach = min(math.ceil(1.5 * count / columns), (count - 1) // 2)
     window = torch.full((1, 1, 2 * reach + 1), 1 / (2 * reach + 1), dtype=torch.float64)
     smooth = torch.nn.functional.conv1d(ripple.square()[None, None], window, padding=reach)
-    return Curve(mean, variance.sqrt(), smooth[0, 0].sqrt())
+    peak = torch.where(mean > 0, square / mean.clamp_min(1e-300), torch.ones_like(mean))
+    return Curve(mean, peak, variance.sqrt(), smooth[0, 0].sqrt())
 
 
 def _spread(edges: Tensor, left: Tensor, right: Tensor, sigma: float) -> Tensor:

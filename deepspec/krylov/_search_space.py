@@ -33,9 +33,8 @@ class SearchSpace:
         self.used = 0
         self.members: list[int] = []
         self.pending: list[int] = []
-        self.parked: list[int] = []
         self.matrix = np.zeros((0, 0))
-        self.coupling = np.zeros((0, 0))  # one row for each pending, then each parked vector
+        self.coupling = np.zeros((0, 0))  # a row for each pending vector
         self.products = 0
         self.scale = 0.0
         self._noise = 10 * torch.finfo(A.dtype).eps
@@ -57,7 +56,7 @@ class SearchSpace:
         return True
 
     def expand(self) -> None:
-        """Multiply the first pending vector, which becomes a member.
+        """Multiply the first pending vector, which becomes a member; what is new is pending last.
 
         Raises
         ------
@@ -81,7 +80,7 @@ class SearchSpace:
         grown[size, :size] = grown[:size, size] = coefficients[self.members]
         grown[size, size] = coefficients[row]
         self.matrix = grown
-        beside = coefficients[self.pending + self.parked]
+        beside = coefficients[self.pending]
         self.coupling = np.hstack([self.coupling[1:], beside[:, None]])
         self.members.append(row)
         self.scale = max(self.scale, float(np.linalg.norm(coefficients)), left)
@@ -90,8 +89,7 @@ class SearchSpace:
 
     def _append(self, vector: Tensor, couplings: np.ndarray) -> None:
         self.rows[self.used] = vector
-        place = len(self.pending)
-        self.coupling = np.insert(self.coupling, place, couplings, axis=0)
+        self.coupling = np.vstack([self.coupling, couplings])
         self.pending.append(self.used)
         self.used += 1
 
@@ -112,7 +110,7 @@ class SearchSpace:
 
     def restart(self, values: np.ndarray, coordinates: np.ndarray) -> None:
         """Keep these Ritz vectors and everything pending, and forget the rest of V."""
-        outside = self.pending + self.parked
+        outside = self.pending
         rotation = np.zeros((self.used, values.shape[0] + len(outside)))
         rotation[self.members, : values.shape[0]] = coordinates
         rotation[outside, range(values.shape[0], rotation.shape[1])] = 1.0
@@ -124,13 +122,13 @@ class SearchSpace:
         self.matrix = np.diag(values)
         self.used = kept
         self.members = list(range(values.shape[0]))
-        self.pending = [values.shape[0] + i for i in range(len(self.pending))]
-        self.parked = list(range(kept - len(self.parked), kept))
+        self.pending = list(range(values.shape[0], kept))
 
-    def park(self) -> None:
-        """Set the pending vectors aside: they stay in the invariant and are not multiplied."""
-        self.parked = self.pending + self.parked
+    def forget_pending(self) -> None:
+        """Drop all pending vectors, which must be the last rows, and the couplings to them."""
+        self.used = len(self.members)
         self.pending = []
+        self.coupling = np.zeros((0, len(self.members)))
 
     def combine(self, coordinates: np.ndarray) -> Float[Tensor, "p k"]:
         """V times coordinates."""
@@ -148,7 +146,6 @@ class SearchSpace:
         progress = {
             "members": self.members,
             "pending": self.pending,
-            "parked": self.parked,
             "products": self.products,
             "scale": self.scale.hex(),
         }
@@ -162,7 +159,7 @@ class SearchSpace:
     def restore(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         """Become the space whose :meth:`state` this is."""
         self.members, self.pending = list(progress["members"]), list(progress["pending"])
-        self.parked, self.products = list(progress["parked"]), int(progress["products"])
+        self.products = int(progress["products"])
         self.scale = float.fromhex(progress["scale"])
         self.used = arrays["rows"].shape[0]
         self.rows[: self.used] = arrays["rows"].to(self.rows.device)

@@ -35,20 +35,24 @@ class Search:
         self.k, self.key, self.which, self.tol, self.seed = k, KEYS[which], which, tol, seed
         self.thrown = 0
         self.chain = -1  # members when the verifying vector was thrown in; -1: not verifying
-        self.needed = 0
+        self.needed = 0  # products to follow it for
+        self.bar = math.inf  # the sum of the values' keys then
         self.missed = 1.0
+        self.forgotten = 0.0
 
     def run(self, budget: int, store: Checkpoint | None) -> Eigenpairs:
+        """Search until done, within so many products."""
         space = self.space
         with progress("eigenpairs", None, space.products) as advance:
             while not self._done():
                 if space.products >= budget:
+                    pairs = self._pairs()
                     raise NotConverged(
                         f"{space.products} products were not enough for {self.k} pairs at "
-                        f"tol={self.tol:g}; residuals are {self._pairs().residuals.tolist()}. "
-                        "Allow more (max_products), a larger max_subspace, a larger tol or a "
-                        "smaller k; the pairs so far are in this error's .pairs",
-                        self._pairs(),
+                        f"tol={self.tol:g}; residuals are {pairs.residuals.tolist()}. Allow more "
+                        "(max_products), a larger max_subspace, a larger tol or a smaller k; the "
+                        "pairs so far are in this error's .pairs",
+                        pairs,
                     )
                 space.expand()
                 advance()
@@ -59,7 +63,7 @@ class Search:
         return self._confirmed(self._pairs())
 
     def _done(self) -> bool:
-        """Whether the pairs are there; if not, leaves something pending and room for it."""
+        """Whether the pairs are there; if not, leaves a vector pending and room for the next."""
         space = self.space
         if len(space.members) == dimension(space.operator):
             self.missed = 0.0
@@ -67,19 +71,29 @@ class Search:
         if len(space.members) >= self.k:
             values, coordinates, residuals = space.ritz()
             order = np.argsort(self.key(values), kind="stable")
-            converged = self._converged(values, residuals)[order[: self.k]].all()
-            if not converged:
-                self.chain = -1
-            elif self.chain < 0:
-                self._restart(values, coordinates, order)
-                space.park()
-                self._throw()
-                self.chain = len(space.members)
+            converged = self._converged(values, residuals)[order]
+            first = order[: self.k]
+            total = float(self.key(values[first]).sum())
+            slack = max(self.tol * np.abs(values[first]).max(), self._floor())
+            if not converged[: self.k].all() or total < self.bar - slack:
+                self.chain = -1  # not there yet, or what was thrown in belongs among them
+            if converged[: self.k].all() and self.chain < 0:
+                # Off pairs that are exact to tol, what follows is a Lanczos run of its own.
+                found = order[: len(order) if converged.all() else int(converged.argmin())]
+                found = np.sort(found[: space.rows.shape[0] - 4])
+                self.forgotten = max(self.forgotten, float(residuals[found].max()))
+                space.restart(values[found], coordinates[:, found])
+                space.forget_pending()
+                self.bar, self.chain = total, len(space.members)
                 self.needed = max(6, space.products // 6)
-            elif self._verified(values, order):
+            elif self.chain >= 0 and self._verified(values, order):
                 return True
-            if space.full:
-                self._restart(values, coordinates, order)
+            elif space.full:
+                room = space.rows.shape[0]
+                count = min(len(order) - 1, max(self.k + 1, (self.k + room) // 2))
+                keep = np.sort(order[:count])
+                space.restart(values[keep], coordinates[:, keep])
+                self.chain = -1
         if not space.pending and not self._throw():
             raise NotConverged(
                 f"no direction is left after {len(space.members)} of the "
@@ -87,12 +101,6 @@ class Search:
                 self._pairs(),
             )
         return False
-
-    def _restart(self, values: np.ndarray, coordinates: np.ndarray, order: np.ndarray) -> None:
-        room = self.space.rows.shape[0] - len(self.space.pending + self.space.parked)
-        keep = np.sort(order[: min(len(order), max(self.k + 1, (self.k + room) // 2))])
-        self.space.restart(values[keep], coordinates[:, keep])
-        self.chain = -1
 
     def _throw(self) -> bool:
         """A random direction orthogonal to everything becomes pending; False if there is none."""
@@ -104,8 +112,10 @@ class Search:
         return False
 
     def _converged(self, values: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-        floor = 10 * torch.finfo(self.space.rows.dtype).eps * self.space.scale
-        return residuals <= np.maximum(self.tol * np.abs(values), floor)
+        return residuals <= np.maximum(self.tol * np.abs(values), self._floor())
+
+    def _floor(self) -> float:
+        return 10 * torch.finfo(self.space.rows.dtype).eps * self.space.scale
 
     def _verified(self, values: np.ndarray, order: np.ndarray) -> bool:
         """Whether the vector thrown in has been followed for long enough."""
@@ -125,7 +135,7 @@ class Search:
         gap = min(1.0, max(0.0, min(ends)))
         size = dimension(space.operator)
         bound = 1.648 * math.sqrt(size) * math.exp(-math.sqrt(gap) * (2 * products - 1))
-        exhausted = not space.pending  # then it has shown every eigenvalue there is off the rest
+        exhausted = not space.pending  # then it has shown every eigenvalue off the pairs
         self.missed = 0.0 if exhausted else min(1.0, bound)
         return self.missed < 0.01 or products >= self.needed or exhausted or space.full
 
@@ -137,7 +147,7 @@ class Search:
         return Eigenpairs(
             torch.from_numpy(values[chosen]).to(like),
             space.combine(coordinates[:, chosen]),
-            torch.from_numpy(residuals[chosen]).to(like),
+            torch.from_numpy(np.hypot(residuals[chosen], self.forgotten)).to(like),
             space.products,
             self.missed,
         )
@@ -174,10 +184,14 @@ class Search:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         saved, arrays = self.space.state()
-        own = {"thrown": self.thrown, "chain": self.chain, "needed": self.needed}
-        return {**saved, **own, "missed": self.missed.hex()}, arrays
+        own = {n: getattr(self, n) for n in ("thrown", "chain", "needed")}
+        floats = {n: getattr(self, n).hex() for n in ("missed", "forgotten", "bar")}
+        return {**saved, **own, **floats}, arrays
 
     def restore(self, saved: dict[str, Any], arrays: dict[str, Tensor]) -> None:
         self.space.restore(saved, arrays)
         self.thrown, self.chain = saved["thrown"], saved["chain"]
-        self.needed, self.missed = saved["needed"], float.fromhex(saved["missed"])
+        self.needed = saved["needed"]
+        self.missed = float.fromhex(saved["missed"])
+        self.forgotten = float.fromhex(saved["forgotten"])
+        self.bar = float.fromhex(saved["bar"])

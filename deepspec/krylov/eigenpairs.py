@@ -57,12 +57,14 @@ def top_eigenpairs(
     k
         How many; all there are, if there are fewer (p less what a compression removed).
     start
-        Columns to start from; class means are the natural ones for G. Default: one random vector.
+        Columns that nearly span what is sought, in place of a random vector; class means are the
+        natural ones for G. The search starts from the sum of an orthonormal basis of them: one
+        vector with a share of each eigenvector sought, which a block would need k products for.
     max_products
         Default 100 k + 1000.
     max_subspace
-        How many vectors of length p may be held while it works: at least k + 3 and what the start
-        needs; default 2 k + 20. Fewer cost more products.
+        How many vectors of length p may be held while it works: at least k + 5; default
+        2 k + 20. Fewer cost more products.
     seed, generator, checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`.
 
@@ -81,10 +83,9 @@ def top_eigenpairs(
     tensor([3.0000, 3.0000], dtype=torch.float64)
     """
     k = _checked(A, k, which, tol, start)
-    block = 1 if start is None else start.shape[1]
-    capacity = max_subspace or max(2 * k + 20, k + 2 * block + 10)
-    if capacity < k + block + 2:
-        raise ValueError(f"expected max_subspace of at least {k + block + 2}, got {capacity}")
+    capacity = 2 * k + 20 if max_subspace is None else max_subspace
+    if capacity < k + 5:
+        raise ValueError(f"expected max_subspace of at least {k + 5}, got {capacity}")
     budget = 100 * k + 1000 if max_products is None else max_products
     chosen = resolve_seed(seed, generator)
     store = None
@@ -98,8 +99,7 @@ def top_eigenpairs(
     if saved is not None:
         search.restore(*saved)
     elif start is not None:
-        for column in orthonormal_basis(start).T:
-            search.space.offer(column)
+        search.space.offer(orthonormal_basis(start).sum(dim=1))
     return search.run(budget, store)
 
 

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from deepspec.checkpoint import Checkpoint
@@ -27,6 +27,8 @@ class Quadrature:
     ritz_values, ritz_weights, residual_bounds
         One row per probe, Ritz values ascending. Weights of a row sum to 1; a run that ended
         early, in an invariant subspace, is filled up with weight 0.
+    lengths
+        How many Ritz values of each row are the run's own.
     steps
         How many were asked for.
     dimension
@@ -44,6 +46,7 @@ class Quadrature:
     ritz_values: Float[Tensor, "n m"]
     ritz_weights: Float[Tensor, "n m"]
     residual_bounds: Float[Tensor, "n m"]
+    lengths: Int[Tensor, " n"]
     steps: int
     dimension: int
     low: float
@@ -78,26 +81,24 @@ class Quadrature:
         """Copies that an exact run could not have ([002], Appendix C.5).
 
         One start vector sees each eigenvalue once, however often it is repeated in A, and its
-        whole weight with it. So among converged Ritz values closer to each other than rounding
-        (10 √m ε ‖A‖) all but the heaviest are ghosts. Their weights belong to that one.
+        whole weight with it. So beside a converged Ritz value there is a ghost where another is
+        as close as rounding (10 √m ε ‖A‖) and no heavier, or is within its own residual bound
+        and lighter by √ε: a copy in the making. Their weights belong to the one that is left.
         """
         flagged = torch.zeros_like(self.ritz_values, dtype=torch.bool)
         count = self.ritz_values.shape[1]
         close = 10 * count**0.5 * max(self._smallest, 1e-300)
+        later = torch.ones(count, count, dtype=torch.bool).tril(-1)
         for row in range(self.ritz_values.shape[0]):
-            heaviest = -1
-            for place in range(count):
-                if self.ritz_weights[row, place] == 0 or self.residual_bounds[row, place] > close:
-                    heaviest = -1
-                elif heaviest < 0 or (
-                    self.ritz_values[row, place] - self.ritz_values[row, place - 1] > close
-                ):
-                    heaviest = place
-                elif self.ritz_weights[row, place] > self.ritz_weights[row, heaviest]:
-                    flagged[row, heaviest] = True
-                    heaviest = place
-                else:
-                    flagged[row, place] = True
+            values, weights = self.ritz_values[row], self.ritz_weights[row]
+            bounds = self.residual_bounds[row]
+            apart = (values[:, None] - values).abs()
+            lighter = (weights[:, None] < weights) | ((weights[:, None] == weights) & later)
+            copy = (apart <= close) & lighter
+            faint = weights[:, None] <= self.epsilon**0.5 * weights
+            copy |= (apart <= bounds[:, None] + close) & faint
+            own = torch.arange(count) < self.lengths[row]
+            flagged[row] = (copy & (bounds <= close) & own).any(dim=1) & own
         return flagged
 
     def cumulative(self, points: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
@@ -143,7 +144,7 @@ class Quadrature:
     def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """As a manifest's entries and arrays."""
         scalars = ("steps", "dimension", "low", "high", "epsilon", "products")
-        arrays = ("ritz_values", "ritz_weights", "residual_bounds")
+        arrays = ("ritz_values", "ritz_weights", "residual_bounds", "lengths")
         return {n: getattr(self, n) for n in scalars}, {n: getattr(self, n) for n in arrays}
 
     @classmethod
@@ -153,6 +154,7 @@ class Quadrature:
             arrays["ritz_values"],
             arrays["ritz_weights"],
             arrays["residual_bounds"],
+            arrays["lengths"],
             entries["steps"],
             entries["dimension"],
             entries["low"],
@@ -228,6 +230,7 @@ def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal]) -> Qua
         values,
         filled([T.ritz_weights / T.ritz_weights.sum() for T in runs], "zero"),
         filled([T.residual_bounds for T in runs], "zero"),
+        torch.tensor([len(T.diagonal) for T in runs]),
         steps,
         dimension(A),
         min(float(early.ritz_values[0] - early.residual_bounds[0]), float(values.min())),

@@ -1,0 +1,145 @@
+"""Trace, norm, power laws and the count of outliers: exact where they should be, honest elsewhere."""
+
+import numpy as np
+import pytest
+import torch
+
+from deepspec.krylov import (
+    Eigenpairs,
+    Estimate,
+    count_outliers,
+    fit_power_law,
+    frobenius_norm,
+    log_spectral_density,
+    spectral_density,
+    top_eigenpairs,
+    trace,
+)
+from deepspec.operators.algebra import ColumnSpace
+from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, rotated
+
+BROAD = {
+    "flat": torch.linspace(1, 1.01, 200, dtype=torch.float64),
+    "spikes": torch.cat([torch.tensor([10.0, 5, 3]), torch.linspace(0, 1, 197)]).double(),
+    "geometric": 0.9 ** torch.arange(200, dtype=torch.float64),
+    "indefinite": torch.linspace(-1, 2, 200, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_enough_products_are_exact(name: str) -> None:
+    values = eigenvalues(name)
+    A = rotated(values)
+    scale = 1e-9 * max(1.0, float(values.abs().sum()))
+    assert abs(trace(A, max(4, 2 * A.size)).value - float(values.sum())) < scale
+    assert abs(frobenius_norm(A, max(4, 2 * A.size)).value - float(values.norm())) < scale
+
+
+@pytest.mark.parametrize("products", [20, 60])
+@pytest.mark.parametrize("name", BROAD)
+def test_standard_errors_are_errors(name: str, products: int) -> None:
+    A, values = Diagonal(BROAD[name]), BROAD[name]
+    off, off_norm = [], []
+    for seed in range(60):
+        estimate = trace(A, products, seed=seed)
+        assert estimate.products == products
+        off.append((estimate.value - float(values.sum())) / estimate.standard_error)
+        estimate = frobenius_norm(A, products, seed=seed)
+        off_norm.append((estimate.value - float(values.norm())) / estimate.standard_error)
+    assert A.products == 60 * 2 * products
+    for z in (off, off_norm):
+        assert np.mean(np.abs(z) < 1.96) > 0.85
+        assert 0.5 < np.std(z) < 1.7
+
+
+def test_the_trace_of_a_compression_is_that_of_what_is_left() -> None:
+    values = eigenvalues("indefinite")
+    A = rotated(values)
+    B = A.project_out(ColumnSpace(torch.eye(60, dtype=torch.float64)[:, :50]))
+    assert trace(B, 20).value == pytest.approx(float(torch.trace(A.matrix[50:, 50:])), abs=1e-10)
+
+
+def test_bad_arguments_of_trace() -> None:
+    A = Diagonal(torch.tensor([1.0, torch.nan, 2.0]))
+    for estimator in (trace, frobenius_norm):
+        with pytest.raises(ValueError, match="at least 4 products, got 3"):
+            estimator(A, 3)
+        with pytest.raises(FloatingPointError, match="Diagonal"):
+            estimator(A, 4)
+
+
+def test_an_estimate_is_saved_and_loaded(tmp_path) -> None:
+    estimate = trace(Diagonal(BROAD["flat"]), 10)
+    estimate.save(tmp_path)
+    assert Estimate.load(tmp_path) == estimate
+    top_eigenpairs(Diagonal(BROAD["flat"]), 1).save(tmp_path)
+    with pytest.raises(ValueError, match="found eigenpairs"):
+        Estimate.load(tmp_path)
+    estimate.save(tmp_path)
+    with pytest.raises(ValueError, match="found estimate"):
+        Eigenpairs.load(tmp_path)
+
+
+def test_a_power_law_is_found_with_its_prefactor() -> None:
+    """λ = u^(−1/2), u uniform on (0.01, 1): density 2 λ^(−3)/0.99 on (1, 10)."""
+    spectrum = torch.linspace(0.01, 1, 600, dtype=torch.float64) ** -0.5
+    density = log_spectral_density(Diagonal(spectrum), 600, 20, points=300)
+    for per, exponent in (("unit", 3.0), ("log", 2.0)):
+        law = fit_power_law(density.redraw(per=per, kappa=1.0005), (1.3, 5.0))
+        assert abs(law.exponent - exponent) < 3 * law.exponent_error + 0.05
+        assert law.prefactor == pytest.approx(2.0, rel=0.35)
+        assert law.r_squared > 0.97
+    with pytest.raises(ValueError, match="at least 3 grid points"):
+        fit_power_law(density, (1e3, 1e4))
+    with pytest.raises(ValueError, match="0 < low < high"):
+        fit_power_law(density, (5.0, 1.0))
+    with pytest.raises(ValueError, match="side"):
+        fit_power_law(density, (1.3, 5.0), side="upper")
+
+
+@pytest.mark.parametrize("side", ["positive", "negative"])
+def test_a_power_law_on_a_plain_density(side: str) -> None:
+    spectrum = torch.linspace(0.05, 1, 500, dtype=torch.float64) ** -1.0
+    A = Diagonal(spectrum if side == "positive" else -spectrum)
+    density = spectral_density(A, 100, 10)
+    law = fit_power_law(density, (2.0, 10.0), side)
+    assert law.exponent == pytest.approx(2.0, abs=0.4)
+    with pytest.raises(ValueError, match="side"):
+        fit_power_law(density, (2.0, 10.0))
+
+
+def test_outliers_are_counted_by_the_rule() -> None:
+    bulk = torch.linspace(0, 1, 400).double()
+    spectrum = torch.cat([bulk, torch.linspace(2, 9, 10).double()])
+    pairs = top_eigenpairs(Diagonal(spectrum), 20)
+    found = count_outliers(pairs)
+    assert found.count == 10
+    assert found.gap == pytest.approx(1.0, abs=1e-6)
+    assert 0 < found.gap_error < 1e-4
+    assert found.score > found.threshold
+    mirrored = top_eigenpairs(Diagonal(-spectrum), 20, "smallest")
+    assert count_outliers(mirrored, "smallest").count == 10
+    assert count_outliers(mirrored, "largest").count == 0
+
+
+def test_a_bulk_has_no_outliers() -> None:
+    rng = np.random.default_rng(1)
+    positives = 0
+    for _ in range(60):
+        normal = rng.standard_normal((200, 100))
+        values = torch.from_numpy(np.linalg.eigvalsh(normal.T @ normal / 200)[::-1][:20].copy())
+        positives += count_outliers(Eigenpairs(values, torch.eye(20), 0 * values, 0)).count > 0
+    assert positives <= 3
+
+
+def test_bad_arguments_of_count_outliers() -> None:
+    values = torch.arange(9.0).flip(0)
+    pairs = Eigenpairs(values, torch.eye(9), torch.zeros(9), 0)
+    with pytest.raises(ValueError, match="end="):
+        count_outliers(pairs, "both")
+    with pytest.raises(ValueError, match="threshold"):
+        count_outliers(pairs, threshold=0.0)
+    with pytest.raises(ValueError, match="window"):
+        count_outliers(pairs, window=2)
+    with pytest.raises(ValueError, match="at least 7 eigenvalues"):
+        count_outliers(Eigenpairs(values[:5], torch.eye(5), torch.zeros(5), 0))
