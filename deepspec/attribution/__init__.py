@@ -6,7 +6,7 @@ from deepspec.attribution.decomposition import Decomposition, PartSummary
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.result import Attribution
 from deepspec.attribution.spectra import Spectrum
-from deepspec.attribution.split import SplitAttribution
+from deepspec.attribution.split import MeansMap, SplitAttribution
 from deepspec.attribution.two_way import TwoWayLayout
 from deepspec.attribution.verdicts import CLAIMS, Claim, Finding, judge
 
@@ -17,6 +17,7 @@ __all__ = [
     "Claim",
     "Decomposition",
     "Finding",
+    "MeansMap",
     "PartSummary",
     "PredictedOutliers",
     "Spectrum",

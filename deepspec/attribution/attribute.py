@@ -24,7 +24,7 @@ from deepspec.attribution.measurement import (
     knock_out,
     measure,
 )
-from deepspec.attribution.parts import Means, cell_frame
+from deepspec.attribution.parts import Means, cell_frame, named_parts, within_class
 from deepspec.attribution.predicted_outliers import PredictedOutliers, predict_outliers
 from deepspec.attribution.result import Attribution, versions
 from deepspec.attribution.spectra import Spectrum, spectrum_of
@@ -215,6 +215,7 @@ def _whole_spectrum(measured: Measurement) -> Spectrum:
         steps=settings.steps,
         probes=settings.probes,
         seed=settings.seed,
+        parts={**named_parts(measured.frame), "within_class": within_class(measured.frame)},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,11 @@ class Attribution:
         with new_folder(Path(folder), overwrite=overwrite) as place:
             self.write_state(place)
 
-    def write_state(self, folder: Path) -> None:
-        """The manifest and the arrays, into a folder that is being made."""
+    def write_state(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """The manifest and the arrays, into a folder that is being made; ``extra`` goes first."""
         arrays: dict[str, Tensor] = {}
         tree = pack(self, KIND, arrays)
-        save_state(folder, {"kind": KIND, KIND: tree}, arrays)
+        save_state(folder, {"kind": KIND, **(extra or {}), KIND: tree}, arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Attribution:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov import lanczos
+from deepspec.krylov import Tridiagonal, lanczos
 from deepspec.operators import ColumnSpace, Compression, MatrixOperator, Projector
 from deepspec.operators.base import SymmetricOperator
 
@@ -30,6 +31,10 @@ class Spectrum:
         count 1 each; those of Lanczos are Gauss nodes, each for a whole neighbourhood.
     products
         What the marks cost.
+    causes, top_causes
+        For each part of G the share it has in every node, and in every top eigenvalue, where that
+        was asked for: ‖P_part s‖² for the eigenvector (or Ritz vector) s of S, so
+        v_iᵀ G_part v_i/λ_i in parameter space. The shares of the four parts add up to 1.
     """
 
     operator: str
@@ -38,6 +43,8 @@ class Spectrum:
     nodes: Float[Tensor, " m"]
     counts: Float[Tensor, " m"]
     products: int
+    causes: dict[str, Float[Tensor, " m"]] = field(default_factory=dict)
+    top_causes: dict[str, Float[Tensor, " k"]] = field(default_factory=dict)
 
     @property
     def tail_energy(self) -> float:
@@ -102,6 +109,7 @@ def estimated_spectrum(
     probes: int,
     seed: int,
     reorthogonalize: bool,
+    parts: Mapping[str, Projector] | None = None,
 ) -> Spectrum:
     """Top eigenvalues from their eigenpairs, the rest by Lanczos in what these leave over.
 
@@ -117,6 +125,7 @@ def estimated_spectrum(
     dimension = rest.size - rest.removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     products = 0
+    causes: dict[str, list[Tensor]] = {}
     for probe in range(probes if dimension > 0 else 0):
         generator = torch.Generator().manual_seed(7919 * (seed + 1) + probe)
         start = torch.randn(rest.size, generator=generator, dtype=torch.float32)
@@ -129,9 +138,34 @@ def estimated_spectrum(
         products += len(run.diagonal)
         nodes.append(run.ritz_values)
         counts.append(run.ritz_weights * dimension / probes)
+        if parts and run.basis is not None:
+            turn = torch.linalg.eigh(_full(run)).eigenvectors.to(run.basis)
+            for part, share in _shares(parts, run.basis @ turn).items():
+                causes.setdefault(part, []).append(share)
     return Spectrum(
-        name, "Lanczos", top.double().cpu(), torch.cat(nodes), torch.cat(counts), products
+        name,
+        "Lanczos",
+        top.double().cpu(),
+        torch.cat(nodes),
+        torch.cat(counts),
+        products,
+        {part: torch.cat(shares) for part, shares in causes.items()},
+        _shares(parts or {}, vectors),
     )
+
+
+def _full(run: Tridiagonal) -> Float[Tensor, "m m"]:
+    beside = torch.diag(run.off_diagonal, 1)
+    return torch.diag(run.diagonal) + beside + beside.T
+
+
+def _shares(
+    parts: Mapping[str, Projector], vectors: Float[Tensor, "m k"]
+) -> dict[str, Float[Tensor, " k"]]:
+    """‖P s‖² of each column s, for each P."""
+    return {
+        name: (part @ vectors).double().square().sum(dim=0).cpu() for name, part in parts.items()
+    }
 
 
 def spectrum_of(
@@ -144,11 +178,21 @@ def spectrum_of(
     probes: int,
     seed: int,
     reorthogonalize: bool = True,
+    parts: Mapping[str, Projector] | None = None,
 ) -> Spectrum:
-    """Exact where the matrix is at hand, else estimated."""
+    """Exact where the matrix is at hand, else estimated; with the parts' shares if given."""
     matrix = at_hand(operator)
     if matrix is not None:
-        return exact_spectrum_of(name, torch.linalg.eigvalsh(matrix.double()), len(top))
+        values, eigenvectors = torch.linalg.eigh(matrix)
+        spectrum = exact_spectrum_of(name, values, len(top))
+        if not parts:
+            return spectrum
+        found = _shares(parts, eigenvectors.flip(1))
+        return replace(
+            spectrum,
+            causes={part: shares[len(top) :] for part, shares in found.items()},
+            top_causes={part: shares[: len(top)] for part, shares in found.items()},
+        )
     return estimated_spectrum(
         name,
         operator,
@@ -158,6 +202,7 @@ def spectrum_of(
         probes=probes,
         seed=seed,
         reorthogonalize=reorthogonalize,
+        parts=parts,
     )
 
 

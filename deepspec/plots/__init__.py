@@ -1,0 +1,39 @@
+"""Figures of an attribution; nothing else in the package draws."""
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from deepspec.attribution import Attribution, SplitAttribution
+from deepspec.plots.means_map import means_map
+from deepspec.plots.outliers import parts_chart, scree, verdict_chart
+from deepspec.plots.spectra import hessian_and_its_summands, log_spectrum_of_g
+
+__all__ = [
+    "figures",
+    "hessian_and_its_summands",
+    "log_spectrum_of_g",
+    "means_map",
+    "parts_chart",
+    "scree",
+    "verdict_chart",
+]
+
+OF_SPLIT: dict[str, Callable[[SplitAttribution], Figure]] = {
+    "verdicts": verdict_chart,
+    "log-spectrum": log_spectrum_of_g,
+    "parts": parts_chart,
+    "hessian": hessian_and_its_summands,
+    "scree": scree,
+}
+
+
+def figures(attribution: Attribution) -> dict[str, Figure]:
+    """Every figure, by the name of its file: ``<split>-<what>``."""
+    found = {}
+    for name, split in attribution.splits.items():
+        for what, draw in OF_SPLIT.items():
+            found[f"{name}-{what}"] = draw(split)
+        if split.means is not None and len(split.means.cells) > 3:
+            found[f"{name}-means-map"] = means_map(split.means, attribution.settings.seed)
+    return found
