@@ -30,13 +30,13 @@ from tests.deepspec.krylov.cases import Diagonal
 
 class Slow(Diagonal):
     def _product(self, columns):
-        time.sleep(0.002)
+        time.sleep(0.004)
         return super()._product(columns)
 
-A = Slow(torch.linspace(-1, 3, 20_000, dtype=torch.float64) ** 3)
+A = Slow(torch.linspace(-1, 3, 2_000, dtype=torch.float64) ** 3)
 print("ready", flush=True)
 density = spectral_density(A, 60, 3, checkpoint={folder!r} + "/density", checkpoint_every=0)
-pairs = top_eigenpairs(A, 4, tol=1e-3, checkpoint={folder!r} + "/pairs", checkpoint_every=0)
+pairs = top_eigenpairs(A, 3, tol=1e-2, checkpoint={folder!r} + "/pairs", checkpoint_every=0)
 density.save({folder!r} + "/result-density")
 pairs.save({folder!r} + "/result-pairs")
 """
@@ -57,9 +57,9 @@ def test_a_run_that_is_killed_ends_in_the_same_bits(tmp_path: Path) -> None:
     rng, kills = random.Random(0), 0
     for attempt in range(30):
         with start(tmp_path / "broken") as victim:
-            if attempt < 3:
+            if attempt < 2:
                 victim.stdout.readline()  # imports are over, the work begins
-                time.sleep(rng.uniform(0.1, 0.6))
+                time.sleep(rng.uniform(0.2, 0.5))
                 victim.send_signal(signal.SIGKILL)
             victim.communicate(timeout=120)
         kills += victim.returncode == -signal.SIGKILL
@@ -149,8 +149,8 @@ def test_another_run_is_refused_with_the_difference_named(tmp_path: Path) -> Non
         spectral_density(
             rotated(eigenvalues("indefinite"), seed=1), 10, checkpoint=tmp_path / "density"
         )
+    coarse = rotated(eigenvalues("indefinite"), torch.float32)
     with pytest.raises(CheckpointMismatch, match=r"dtype: torch\.float32 here"):
-        coarse = rotated(eigenvalues("indefinite"), torch.float32)
         spectral_density(coarse, 10, checkpoint=tmp_path / "density")
     with pytest.raises(CheckpointMismatch, match="factor: 2"):
         spectral_density(2 * A, 10, checkpoint=tmp_path / "density")

@@ -111,7 +111,7 @@ COVERED = {
 }
 
 
-@pytest.mark.parametrize(("steps", "probes"), [(40, 1), (40, 8)])
+@pytest.mark.parametrize(("steps", "probes"), [(30, 1), (24, 4)])
 @pytest.mark.parametrize("name", COVERED)
 def test_coverage_of_the_bands(name: str, steps: int, probes: int) -> None:
     """Over 200 seeds the 95 % bands cover the truth at 90 to 99 % of the points."""

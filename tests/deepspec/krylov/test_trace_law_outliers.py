@@ -1,4 +1,4 @@
-"""Trace, norm, power laws and the count of outliers: exact where they should be, honest elsewhere."""
+"""Trace, norm, power laws and the count of outliers: exact where due, honest elsewhere."""
 
 import numpy as np
 import pytest
