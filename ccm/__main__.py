@@ -2,4 +2,5 @@
 
 from ccm.cli import app
 
-app(prog_name="ccm")
+if __name__ == "__main__":
+    app(prog_name="ccm")

@@ -152,17 +152,22 @@ class BulkLaw:
         >>> BulkLaw(0.25, 1.0, (0.5, 0.5)).cdf(np.array([0.2, 2.3]))
         array([0., 1.])
         """
-        result = np.where(x < 0, 0.0, self.atom_at_zero)
-        for part, (low, high) in enumerate(self.edges):
-            last = part == len(self.edges) - 1
-            result[x >= high] = 1.0 if last else 1 - self.weights[0] / self.delta
+        plateaus = [self.atom_at_zero, 1.0]
+        if len(self.edges) == 2:
+            plateaus.insert(1, 1 - self.weights[0] / self.delta)
+        result = np.where(x < 0, 0.0, plateaus[0])
+        for (low, high), before, after in zip(self.edges, plateaus, plateaus[1:], strict=False):
+            result[x >= high] = after
             inside = (x > low) & (x < high)
-            y = -1 / (self.delta * self._solve(x[inside]))
+            tau = self._solve(x[inside])
+            y = -1 / (self.delta * tau)
             share = np.angle(y)
             for w, ell in zip(self.weights, self.ells, strict=True):
                 factor = 1 + self.delta * y * ell
                 share += w * (y * ell / factor).imag - w * np.angle(factor) / self.delta
-            result[inside] = np.clip(share / np.pi, 0, 1)
+            # Within rounding of an edge the roots are real, and which one is found means nothing.
+            nearest = np.where(x[inside] < (low + high) / 2, before, after)
+            result[inside] = np.where(tau.imag > 0, np.clip(share / np.pi, before, after), nearest)
         return result
 
     def _solve(self, z: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:

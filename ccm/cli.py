@@ -41,6 +41,8 @@ app = typer.Typer(
     help="What the class structure of a classifier's Fisher information must look like.",
 )
 
+LARGEST_FIGURE = 10_000  # D·C of a FIM whose eigenvalues are computed for a figure
+
 
 @app.callback()
 def main() -> None:
@@ -107,6 +109,12 @@ def law(
         if figure is not None:
             from ccm.plots import plot_bulk, save_figure
 
+            if model.size > LARGEST_FIGURE:
+                raise ValueError(
+                    f"the figure needs all eigenvalues of a simulated FIM, at most D·C = "
+                    f"{LARGEST_FIGURE}, got {model.size}; lower --dim and --per-class alike, which "
+                    "leaves the law as it is"
+                )
             X, y = model.sample(per_class, seed)
             fim = empirical_fim(X, symmetric_probabilities(classes, alpha)[y])
             save_figure(plot_bulk(result, np.linalg.eigvalsh(fim)), figure)

@@ -22,6 +22,7 @@ from scipy.special import log_softmax, softmax
 
 from ccm.class_structure import as_labels
 from ccm.fisher import as_design, fim_operator
+from ccm.model import as_count
 
 
 class SeparableDataError(ValueError):
@@ -123,9 +124,8 @@ def fit_logistic(
     """
     X = as_design(X)
     largest = int(np.max(y, initial=0)) if np.asarray(y).dtype.kind in "iu" else 0
-    C = max(2, largest + 1) if num_classes is None else num_classes
-    if C < 2:
-        raise ValueError(f"num_classes must be at least 2, got {C}")
+    C = max(2, largest + 1) if num_classes is None else as_count(num_classes, "num_classes", 2)
+    max_iterations = as_count(max_iterations, "max_iterations", 1)
     labels = as_labels(y, len(X), C)
     if not (np.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")

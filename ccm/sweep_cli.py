@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -43,12 +45,12 @@ def sweep(
         resume = out.with_name(f"{out.name}.resume")
         if not out.absolute().parent.is_dir():
             raise ValueError(f"the folder of {out} does not exist; make it first")
+        if out.is_dir():
+            raise ValueError(f"{out} is a folder; --out is the CSV's own name")
         if out.exists() and not resume.exists() and not overwrite:
             raise ValueError(f"{out} exists; give --overwrite, or another --out")
         snrs, chosen = parse_snrs(snr), parse_alpha(alpha)
-        columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("sweep", total=None)
+        with _progress() as progress:
             table = snr_sweep(
                 dim,
                 classes,
@@ -59,7 +61,7 @@ def sweep(
                 weight_decay=weight_decay,
                 seed=seed,
                 resume=resume,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                progress=progress,
             )
         table.save(out)
         files = [out, *_draw(table, out)]
@@ -69,6 +71,24 @@ def sweep(
             typer.echo(json.dumps({"files": names, "rows": table.records()}))
         else:
             _show_sweep(table, files)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr that appears with the first report, after the input is checked."""
+    columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("sweep", total=None)
+
+    def show_progress(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show_progress
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _draw(table: SweepTable, out: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccm import CanonicalClassificationModel, bayes_fim, bayes_spectrum
+from ccm import CanonicalClassificationModel, bayes_fim, bayes_spectrum, symmetric_spectrum
 
 # Reference values of the signal block, absolute accuracy 1e-8: (C, t, levels, bulk).
 REFERENCE = [
@@ -127,6 +127,15 @@ def test_without_signal_all_eigenvalues_are_equal(C: int) -> None:
     values = bayes_spectrum(CanonicalClassificationModel(C + 1, C, 0.0)).eigenvalues
     np.testing.assert_allclose(values[: (C + 1) * (C - 1)], 1 / C, atol=1e-12)
     assert not values[(C + 1) * (C - 1) :].any()
+
+
+@pytest.mark.parametrize("C", [2, 3, 7])
+def test_without_signal_levels_1_and_3_agree(C: int) -> None:
+    """At t = 0 the Bayes probabilities are symmetric, with α = 1 - 1/C."""
+    model = CanonicalClassificationModel(C + 2, C, 0.0)
+    level_1, level_3 = symmetric_spectrum(model, 1 - 1 / C), bayes_spectrum(model)
+    np.testing.assert_allclose(level_3.eigenvalues, level_1.eigenvalues, atol=1e-12)
+    assert level_3.trace == pytest.approx(level_1.trace)
 
 
 def test_the_largest_case_takes_little_time() -> None:

@@ -275,3 +275,12 @@ def test_the_proof_fails_when_a_formula_is_changed(
     monkeypatch.setattr(module, name, mutant)
     with pytest.raises(ProofError, match="not proved"):
         prove_finite_sample_law()
+
+
+def test_the_cdf_at_the_very_edges() -> None:
+    """Where rounding makes all roots real: the plateaus on either side, and no jump."""
+    law = finite_sample_law(CanonicalClassificationModel(271, 10, 1.0), 1e-8, per_class=39)
+    (first, second), gap = law.edges, 1 - 1 / (9 * law.delta)
+    for edge, value in zip([*first, *second], [0.0, gap, gap, 1.0], strict=True):
+        for x in (np.nextafter(edge, 0), edge, np.nextafter(edge, 1)):
+            assert law.cdf(x) == pytest.approx(value, abs=1e-9)

@@ -103,6 +103,8 @@ def test_bad_input() -> None:
         fit_logistic(X, y, num_classes=2)
     with pytest.raises(ValueError, match="num_classes must be at least 2"):
         fit_logistic(X, y, num_classes=1)
+    with pytest.raises(ValueError, match="max_iterations must be at least 1"):
+        fit_logistic(X, y, max_iterations=0)
     fit = fit_logistic(X, y, weight_decay=0.1)
     with pytest.raises(ValueError, match="X must have 8 columns"):
         fit.probabilities(X[:, :3])
