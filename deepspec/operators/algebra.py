@@ -66,6 +66,26 @@ class AlgebraicOperator(SymmetricOperator):
         return Compression(self, ColumnSpace(pairs.vectors))
 
 
+class _Shaped(AlgebraicOperator):
+    """An operator of the size, dtype and device of something it is made of."""
+
+    @property
+    @abstractmethod
+    def _like(self) -> SymmetricOperator | Tensor: ...
+
+    @property
+    def size(self) -> int:
+        return self._like.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._like.device
+
+
 class Projector(AlgebraicOperator):
     """An orthogonal projector P = P² = Pᵀ of known rank."""
 
@@ -76,7 +96,7 @@ class Projector(AlgebraicOperator):
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixOperator(AlgebraicOperator):
+class MatrixOperator(_Shaped):
     """A symmetric matrix that is at hand in full.
 
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 1.0])))
@@ -100,16 +120,8 @@ class MatrixOperator(AlgebraicOperator):
             raise ValueError("expected a symmetric matrix; pass (M + M.T) / 2 if that is meant")
 
     @property
-    def size(self) -> int:
-        return self.matrix.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
+    def _like(self) -> SymmetricOperator | Tensor:
+        return self.matrix
 
     def fingerprint(self) -> dict[str, str | int | float]:
         digest = hashlib.sha256(self.matrix.detach().cpu().contiguous().numpy().tobytes())
@@ -120,7 +132,7 @@ class MatrixOperator(AlgebraicOperator):
 
 
 @dataclass(frozen=True, eq=False)
-class LinearCombination(AlgebraicOperator):
+class LinearCombination(_Shaped):
     """Σ_i a_i A_i, one product of each A_i."""
 
     terms: tuple[tuple[float, SymmetricOperator], ...]
@@ -159,16 +171,8 @@ class LinearCombination(AlgebraicOperator):
         return LinearCombination(tuple(flat))
 
     @property
-    def size(self) -> int:
-        return self.terms[0][1].size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.terms[0][1].dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.terms[0][1].device
+    def _like(self) -> SymmetricOperator | Tensor:
+        return self.terms[0][1]
 
     def fingerprint(self) -> dict[str, str | int | float]:
         parts = [(factor, operator.fingerprint()) for factor, operator in self.terms]
@@ -185,7 +189,7 @@ class LinearCombination(AlgebraicOperator):
         return total
 
 
-class ColumnSpace(Projector):
+class ColumnSpace(_Shaped, Projector):
     """The orthogonal projector onto the span of given columns, by a basis of it.
 
     Parameters
@@ -211,22 +215,14 @@ class ColumnSpace(Projector):
         return self.basis.shape[1]
 
     @property
-    def size(self) -> int:
-        return self.basis.shape[0]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.basis.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.basis.device
+    def _like(self) -> SymmetricOperator | Tensor:
+        return self.basis
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self.basis @ (self.basis.T @ columns)
 
 
-class SumOfSpaces(Projector):
+class SumOfSpaces(_Shaped, Projector):
     """The orthogonal projector onto range(P) + range(Q), for any P and Q.
 
     P + R, with R the projector onto what Q adds: the span of (I − P) Q. Nothing is counted
@@ -253,22 +249,14 @@ class SumOfSpaces(Projector):
         return self.first.rank + self.added.shape[1]
 
     @property
-    def size(self) -> int:
-        return self.first.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.first.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.first.device
+    def _like(self) -> SymmetricOperator | Tensor:
+        return self.first
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self.first @ columns + self.added @ (self.added.T @ columns)
 
 
-class Compression(AlgebraicOperator):
+class Compression(_Shaped):
     """(I − P) A (I − P): what A is off the range of P.
 
     Of its p eigenvalues, :attr:`removed` are zero because of P and mean nothing; estimators
@@ -301,16 +289,8 @@ class Compression(AlgebraicOperator):
             self.projector = SumOfSpaces(operator.projector, projector)
 
     @property
-    def size(self) -> int:
-        return self.operator.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.operator.device
+    def _like(self) -> SymmetricOperator | Tensor:
+        return self.operator
 
     @property
     def removed(self) -> int:
