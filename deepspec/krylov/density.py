@@ -14,7 +14,12 @@ from torch import Tensor
 from deepspec.checkpoint import load_state, save_state
 from deepspec.krylov._drawing import Curve, Marks, bump_width, cells, check_drawing, draw
 from deepspec.krylov._probes import resolve_seed
-from deepspec.krylov.lanczos import check_steps, open_checkpoint
+from deepspec.krylov.lanczos import (
+    Reorthogonalize,
+    check_reorthogonalize,
+    check_steps,
+    open_checkpoint,
+)
 from deepspec.krylov.quadrature import Quadrature, run_probes
 from deepspec.operators.base import SymmetricOperator
 
@@ -239,6 +244,7 @@ def spectral_density(
     steps: int = 128,
     probes: int = 1,
     *,
+    reorthogonalize: Reorthogonalize = "none",
     kappa: float = 3.0,
     points: int = 1024,
     margin: float = 0.05,
@@ -267,6 +273,9 @@ def spectral_density(
         M and n_vec.
     kappa, points, margin
         κ, K and τ of the paper.
+    reorthogonalize
+        ``"full"`` is SlowLanczos: no ghosts, and with as many steps as there are dimensions
+        every eigenvalue, so that the cumulative distribution is exact; M vectors of length p.
     seed, generator
         Where the directions come from: drawn on the CPU in float64, so the same on every device.
         With neither, seed 0.
@@ -292,10 +301,11 @@ def spectral_density(
     if probes < 1:
         raise ValueError(f"expected at least 1 probe, got {probes}")
     _check(kappa, points, margin)
+    full = check_reorthogonalize(reorthogonalize)
     chosen = resolve_seed(seed, generator)
     store = None
     if checkpoint is not None:
-        settings = {"steps": steps, "probes": probes, "seed": chosen}
+        settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
         store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
-    seen = run_probes(A, steps, probes, chosen, store)
+    seen = run_probes(A, steps, probes, chosen, store, full)
     return SpectralDensity(seen, kappa, points, margin)

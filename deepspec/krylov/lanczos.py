@@ -174,9 +174,9 @@ class Recurrence:
         vector = self._orthogonalized(vector, count)
         return vector.div_(math.sqrt(inner(vector, vector)))
 
-    def tridiagonal(self) -> Tridiagonal:
+    def tridiagonal(self, with_basis: bool = True) -> Tridiagonal:
         """T so far."""
-        basis = None if self.basis is None else self.basis[: len(self.alphas)].T
+        basis = self.basis[: len(self.alphas)].T if with_basis and self.basis is not None else None
         alphas, betas = as_tensor(self.alphas), as_tensor(self.betas)
         return Tridiagonal(alphas, betas[:-1], self.betas[-1], self.exhausted, basis)
 
@@ -257,15 +257,14 @@ def lanczos(
     (tensor([1., 2., 3.], dtype=torch.float64), tensor([1., 1., 1.], dtype=torch.float64))
     """
     check_steps(steps)
-    if reorthogonalize not in ("none", "full"):
-        raise ValueError(f'expected reorthogonalize="none" or "full", got {reorthogonalize!r}')
+    full = check_reorthogonalize(reorthogonalize)
     if start.shape != (A.size,):
         raise ValueError(f"expected a start of shape ({A.size},), got {tuple(start.shape)}")
     norm = math.sqrt(inner(start, start))
     if not norm or not math.isfinite(norm):
         raise ValueError(f"expected a start that is finite and not zero, got one of norm {norm}")
     chosen = resolve_seed(seed, generator)
-    run = Recurrence(A, start / norm, steps, reorthogonalize == "full", chosen)
+    run = Recurrence(A, start / norm, steps, full, chosen)
     if checkpoint is None:
         complete(run, None)
         return run.tridiagonal()
@@ -297,6 +296,13 @@ def open_checkpoint(
     """The checkpoint of an estimator's run on A."""
     configuration = {"estimator": estimator, **settings, **A.fingerprint()}
     return Checkpoint(Path(path), every, configuration, 32 * torch.finfo(A.dtype).eps)
+
+
+def check_reorthogonalize(reorthogonalize: str) -> bool:
+    """Whether it is "full"; raises ValueError for what is neither."""
+    if reorthogonalize not in ("none", "full"):
+        raise ValueError(f'expected reorthogonalize="none" or "full", got {reorthogonalize!r}')
+    return reorthogonalize == "full"
 
 
 def check_steps(steps: int) -> None:

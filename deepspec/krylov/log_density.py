@@ -15,7 +15,12 @@ from torch import Tensor
 from deepspec.checkpoint import load_state, save_state
 from deepspec.krylov._drawing import Curve, Marks, bump_width, cells, check_drawing, draw
 from deepspec.krylov._probes import resolve_seed
-from deepspec.krylov.lanczos import check_steps, open_checkpoint
+from deepspec.krylov.lanczos import (
+    Reorthogonalize,
+    check_reorthogonalize,
+    check_steps,
+    open_checkpoint,
+)
 from deepspec.krylov.quadrature import Quadrature, run_probes
 from deepspec.operators.base import SymmetricOperator
 
@@ -220,6 +225,7 @@ def log_spectral_density(
     steps: int = 2048,
     probes: int = 1,
     *,
+    reorthogonalize: Reorthogonalize = "none",
     epsilon: float = 1e-5,
     kappa: float | None = None,
     points: int = 1024,
@@ -245,7 +251,7 @@ def log_spectral_density(
         ghosts, whose weights are right together.
     epsilon, kappa, points, per
         See :class:`LogSpectralDensity`.
-    seed, generator, checkpoint, checkpoint_every
+    reorthogonalize, seed, generator, checkpoint, checkpoint_every
         As in :func:`spectral_density`.
 
     Raises
@@ -268,10 +274,11 @@ def log_spectral_density(
     if probes < 1:
         raise ValueError(f"expected at least 1 probe, got {probes}")
     _check(epsilon, kappa, points, per)
+    full = check_reorthogonalize(reorthogonalize)
     chosen = resolve_seed(seed, generator)
     store = None
     if checkpoint is not None:
-        settings = {"steps": steps, "probes": probes, "seed": chosen}
+        settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
         store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
-    seen = run_probes(A, steps, probes, chosen, store)
+    seen = run_probes(A, steps, probes, chosen, store, full)
     return LogSpectralDensity(seen, epsilon, kappa, points, per)

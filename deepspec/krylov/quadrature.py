@@ -41,6 +41,8 @@ class Quadrature:
         The machine precision of the products.
     products
         What it cost.
+    reorthogonalized
+        Whether the runs were SlowLanczos: then there are no ghosts.
     """
 
     ritz_values: Float[Tensor, "n m"]
@@ -53,6 +55,7 @@ class Quadrature:
     high: float
     epsilon: float
     products: int
+    reorthogonalized: bool = False
 
     @cached_property
     def intervals(self) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
@@ -86,6 +89,8 @@ class Quadrature:
         and lighter by √ε: a copy in the making. Their weights belong to the one that is left.
         """
         flagged = torch.zeros_like(self.ritz_values, dtype=torch.bool)
+        if self.reorthogonalized:
+            return flagged
         count = self.ritz_values.shape[1]
         close = 10 * count**0.5 * max(self._smallest, 1e-300)
         later = torch.ones(count, count, dtype=torch.bool).tril(-1)
@@ -101,12 +106,32 @@ class Quadrature:
             flagged[row] = (copy & (bounds <= close) & own).any(dim=1) & own
         return flagged
 
+    @cached_property
+    def eigenvalues(self) -> Float[Tensor, " p"] | None:
+        """Every eigenvalue of A, ascending, where one run found as many as there are; else None.
+
+        A run that shows as many distinct converged Ritz values, ghosts aside, as A has
+        dimensions has seen the whole spectrum: each has the mass 1/p, whatever its weight in the
+        start vector. A reorthogonalised run of as many steps always does, repeated ones too.
+        """
+        sharp = 10 * self.ritz_values.shape[1] ** 0.5 * self._smallest
+        for row in range(self.ritz_values.shape[0]):
+            own = ~self.ghosts[row] & (torch.arange(self.ritz_values.shape[1]) < self.lengths[row])
+            if int(own.sum()) == self.dimension and bool(
+                (self.residual_bounds[row][own] <= sharp).all()
+            ):
+                return self.ritz_values[row][own]
+        return None
+
     def cumulative(self, points: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """The share of eigenvalues at or below each point.
 
         The mass of a Ritz value is spread evenly over its interval (:attr:`intervals`): a step
-        at a converged one, a slope between others.
+        at a converged one, a slope between others. Exact where :attr:`eigenvalues` is known.
         """
+        if self.eigenvalues is not None:
+            below = torch.searchsorted(self.eigenvalues, points.contiguous(), right=True)
+            return below.to(points.dtype) / self.dimension
         left, right = self.intervals
         total = torch.zeros_like(points)
         for row in range(left.shape[0]):
@@ -143,7 +168,7 @@ class Quadrature:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """As a manifest's entries and arrays."""
-        scalars = ("steps", "dimension", "low", "high", "epsilon", "products")
+        scalars = ("steps", "dimension", "low", "high", "epsilon", "products", "reorthogonalized")
         arrays = ("ritz_values", "ritz_weights", "residual_bounds", "lengths")
         return {n: getattr(self, n) for n in scalars}, {n: getattr(self, n) for n in arrays}
 
@@ -161,13 +186,19 @@ class Quadrature:
             entries["high"],
             entries["epsilon"],
             entries["products"],
+            entries["reorthogonalized"],
         )
 
 
 def run_probes(
-    A: SymmetricOperator, steps: int, probes: int, seed: int, store: Checkpoint | None
+    A: SymmetricOperator,
+    steps: int,
+    probes: int,
+    seed: int,
+    store: Checkpoint | None,
+    full: bool = False,
 ) -> Quadrature:
-    """A FastLanczos run of ``steps`` from each of ``probes`` random directions."""
+    """A run of ``steps`` (SlowLanczos where ``full``) from each of so many random directions."""
     done: list[Tridiagonal] = []
     held: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     saved = None if store is None else store.load()
@@ -178,7 +209,7 @@ def run_probes(
     taken = sum(len(T.diagonal) for T in done) + (0 if held is None else len(held[1]["alphas"]))
     with progress("Lanczos", steps * probes, taken) as advance:
         for index in range(len(done), probes):
-            run = Recurrence(A, unit_probe(A, seed, index), steps, False, seed)
+            run = Recurrence(A, unit_probe(A, seed, index), steps, full, seed)
             if held is not None:
                 run.restore(*held)
                 held = None
@@ -187,11 +218,11 @@ def run_probes(
                 advance()
                 if store is not None:
                     store.offer(partial(_state, done, run))
-            done.append(run.tridiagonal())
+            done.append(run.tridiagonal(with_basis=False))
             del run
     if store is not None:
         store.save(*_state(done, None))
-    return _collected(A, steps, done)
+    return _collected(A, steps, done, full)
 
 
 def _state(
@@ -214,7 +245,7 @@ def _tridiagonal(arrays: Mapping[str, Tensor], index: int, end: tuple[str, bool]
     return Tridiagonal(diagonal, beside, float.fromhex(end[0]), end[1], None)
 
 
-def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal]) -> Quadrature:
+def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: bool) -> Quadrature:
     longest = max(len(T.diagonal) for T in runs)
 
     def filled(rows: list[Tensor], by: str) -> Tensor:
@@ -237,4 +268,5 @@ def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal]) -> Qua
         max(float(early.ritz_values[-1] + early.residual_bounds[-1]), float(values.max())),
         torch.finfo(A.dtype).eps,
         sum(len(T.diagonal) for T in runs),
+        full,
     )

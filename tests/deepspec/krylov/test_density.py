@@ -75,6 +75,21 @@ def test_weights_and_values_are_those_of_lanczos_from_the_same_probe() -> None:
     assert torch.allclose(density.ritz_weights[0], T.ritz_weights)
 
 
+@pytest.mark.parametrize("name", SPECTRA)
+def test_a_full_run_gives_the_cumulative_distribution_itself(name: str) -> None:
+    values = eigenvalues(name)
+    density = spectral_density(rotated(values), len(values), reorthogonalize="full")
+    found = density.quadrature.eigenvalues
+    assert found is not None
+    assert (found - values).abs().max() < 1e-10 * max(1.0, float(values.abs().max()))
+    between = (values[1:] + values[:-1])[values.diff() > 1e-9] / 2
+    assert torch.equal(density.quadrature.cumulative(between), cumulative(values, between))
+    assert not bool(density.ghosts.any())
+    assert spectral_density(rotated(values), 1).quadrature.eigenvalues is None or len(values) == 1
+    with pytest.raises(ValueError, match='"none" or "full"'):
+        spectral_density(rotated(values), 4, reorthogonalize="half")
+
+
 def test_redrawing_takes_no_product() -> None:
     A = Diagonal(torch.linspace(0, 1, 50, dtype=torch.float64))
     density = spectral_density(A, 30)
