@@ -108,37 +108,43 @@ def grams(model: nn.Module, X: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def thetas() -> dict[str, float]:
-    """Seconds for Θ of an 8-layer MLP of width 512 at n = 400, both ways, and what follows."""
+    """Seconds for Θ of an 8-layer MLP of width 512 at n = 400, and what follows from it.
+
+    Through the Jacobian only the share of one hidden layer's weights is timed, an eighth of the
+    parameters: the whole takes minutes.
+    """
     generator = torch.Generator().manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = mlp(784, (512,) * 8).to(device).eval()
     X, y = torch.randn(400, 784, generator=generator).to(device), torch.arange(400) % 10
+    data = (X, y.to(device))
+    problem = Problem(model, data)
+    hidden = [
+        name
+        for name, shape in zip(problem.space.names, problem.space.shapes, strict=True)
+        if tuple(shape) == (512, 512)
+    ]
+    one = Problem(model, data, select=lambda name, _: name == hidden[0])
+    theta = torch.zeros(4000, 4000, device=device)
 
-    def problem() -> Problem:
-        return Problem(model, (X, y.to(device)), verify=False)
+    def by_layers() -> object:
+        return tangent_kernel(Problem(model, data, verify=False))
 
-    def through_jacobian() -> Tensor:
-        fresh = problem()
-        theta = torch.zeros(4000, 4000, device=device)
-        add_jacobian(theta, fresh, fresh.space.names, BLOCK_BYTES)
-        mirror(theta)
-        return theta
-
-    kept: list[Tensor] = []
-    seconds = {"through the Jacobian": once(lambda: kept.append(through_jacobian()))}
-    kernel = tangent_kernel(same := problem())
-    error = float((kernel.matrix - kept[0]).abs().max() / kept[0].abs().max())
+    layers = fastest({"all parameters, by layers": by_layers}, ROUNDS)
+    share = once(lambda: add_jacobian(theta, one, one.space.names, BLOCK_BYTES))
+    mirror(theta)
+    error = float((tangent_kernel(one).matrix - theta).abs().max() / theta.abs().max())
     if error > 1e-4:
         raise SystemExit(f"the two tangent kernels differ by {error:.1e} of the largest entry")
-    by_layers = fastest({"by layers": lambda: tangent_kernel(problem())}, ROUNDS)
-    G, parts = GaussNewton(same), ClassStructure(same)
+    kernel = tangent_kernel(problem)
+    G, parts = GaussNewton(problem), ClassStructure(problem)
     knockout = G - parts.between_class
     after = {
         "all eigenvalues of G, Θ given": lambda: exact_spectrum(G, kernel),
         "all eigenvalues of G_class, Θ given": lambda: exact_spectrum(parts.between_class, kernel),
         "all eigenvalues of G − G_class, Θ given": lambda: exact_spectrum(knockout, kernel),
     }
-    return {**seconds, **by_layers, **fastest(after, 1)}
+    return {"one weight matrix, by Jacobian": share, **layers, **fastest(after, 1)}
 
 
 def main() -> None:
@@ -159,11 +165,14 @@ def main() -> None:
         console.print(table)
     theta = thetas()
     results["tangent kernel, seconds"] = theta
-    slow = theta["through the Jacobian"]
-    table = Table("Θ, MLP 784-8×512-10, n = 400", "seconds", "Jacobian / this")
+    slow = theta["one weight matrix, by Jacobian"]
+    table = Table("Θ, MLP 784-8×512-10, n = 400", "seconds", "one matrix by Jacobian / this")
     for row, value in theta.items():
         table.add_row(row, f"{value:.2f}", f"{slow / value:.1f}")
-    table.caption = f"target, by layers: at least {THETA_TARGET:g}"
+    table.caption = (
+        f"target, by layers against all parameters by Jacobian (more than one matrix): "
+        f"at least {THETA_TARGET:g}"
+    )
     console.print(table)
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

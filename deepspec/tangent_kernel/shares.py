@@ -109,11 +109,12 @@ class StoredLayer(Share):
             add_pairs(theta, self.layer.formula, inputs, errors)
             return
         for groups, units in jacobian_slices(self.size, block):
-            rows = [
-                _jacobian(self.layer.formula.features(x), errors, groups, units)
-                for x, errors in zip(self._inputs, self._errors, strict=True)
-            ]
-            add_outer(theta, torch.cat(rows))
+            sliced = StreamedJacobian(self.layer, self.size, groups, units)
+            start = 0
+            for x, errors in zip(self._inputs, self._errors, strict=True):
+                sliced.fill(slice(start, start + len(x)), x, errors)
+                start += len(x)
+            sliced.add_to(theta, block)
 
 
 class StreamedJacobian(Share):
@@ -122,7 +123,7 @@ class StreamedJacobian(Share):
     def __init__(self, layer: Layer, size: LayerSize, groups: slice, units: slice) -> None:
         super().__init__(layer, size)
         self.groups, self.units = groups, units
-        self._rows: list[Tensor] = []
+        self._columns: Tensor | None = None
 
     @property
     def numbers(self) -> int:
@@ -130,12 +131,20 @@ class StreamedJacobian(Share):
         return self.size.n * self.size.C * width * self.size.k
 
     def take(self, rows: slice, observed: Tensor, deltas: Float[Tensor, "b C ..."]) -> None:
-        formula = self.layer.formula
-        errors = formula.errors(deltas)
-        self._rows.append(_jacobian(formula.features(observed), errors, self.groups, self.units))
+        self.fill(rows, observed, self.layer.formula.errors(deltas))
+
+    def fill(self, rows: slice, observed: Tensor, errors: Float[Tensor, "b C g t o"]) -> None:
+        """Put the columns of some samples, from errors already arranged, in their place."""
+        features = self.layer.formula.features(observed)
+        part = _jacobian(features, errors, self.groups, self.units)
+        C = self.size.C
+        if self._columns is None:
+            self._columns = part.new_empty(self.size.n * C, part.shape[1])
+        self._columns[rows.start * C : rows.stop * C] = part
 
     def add_to(self, theta: Float[Tensor, "nC nC"], block: int) -> None:
-        add_outer(theta, torch.cat(self._rows))
+        if self._columns is not None:
+            add_outer(theta, self._columns)
 
 
 def shares_of(layer: Layer, size: LayerSize, block: int) -> list[Share]:

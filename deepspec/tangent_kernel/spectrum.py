@@ -112,8 +112,11 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
             "spectral_density or top_eigenpairs for others"
         )
     problem = operator.problem
+    root = half(operator.kernel)
+    # Beside Θ: what LᵀΘ and LᵀΘL take, or F, K F and FᵀKF; and the eigenvalue solver's own.
+    matrices = (0 if kernel else 1.25) + (3 if root else 4)
+    require_memory(problem, matrices, free_memory(problem.device))
     if kernel is None:
-        require_memory(problem, 3, free_memory(problem.device))
         kernel = tangent_kernel(problem)
     if kernel.fingerprint != problem.fingerprint():
         raise ValueError(
@@ -125,7 +128,6 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
         removed = _pushed(problem, projector, kernel).to(theta.dtype)
         theta = theta - removed @ removed.T
     description = operator.kernel.describe() + "".join(" off a subspace" for _ in projectors)
-    root = half(operator.kernel)
     if root is not None and root.rows(problem.num_samples, problem.num_classes) <= 2 * len(theta):
         left = _applied(root, problem, theta)
         small = _applied(root, problem, left.T)

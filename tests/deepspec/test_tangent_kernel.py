@@ -380,6 +380,15 @@ def test_a_spectrum_is_saved_and_loaded(tmp_path) -> None:  # type: ignore[no-un
         ExactSpectrum.load(tmp_path / "two")
 
 
+def test_spectra_that_do_not_fit_are_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(exact_spectrum.__globals__, "free_memory", lambda device: 4.25 * 9 * 9 * 8)
+    monkeypatch.setitem(exact_spectrum.__globals__, "tangent_kernel", lambda problem: 1 / 0)
+    with pytest.raises(MemoryError, match="3 samples would fit"):
+        exact_spectrum(GaussNewton(problem_of("mlp")))
+
+
 def test_the_hessian_has_no_such_spectrum() -> None:
     with pytest.raises(TypeError, match=r"expected an operator JᵀKJ .* got Hessian"):
         exact_spectrum(Hessian(problem_of("mlp")))
