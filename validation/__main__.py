@@ -97,9 +97,9 @@ def report(results: list[tuple[Study, Verdict, float]], as_json: bool) -> None:
             {
                 "name": study.name,
                 "claim": study.claim,
-                "passed": verdict.passed,
+                "passed": bool(verdict.passed),
                 "finding": verdict.finding,
-                "numbers": dict(verdict.numbers),
+                "numbers": {key: float(value) for key, value in verdict.numbers.items()},
                 "seconds": round(seconds, 2),
             }
             for study, verdict, seconds in results

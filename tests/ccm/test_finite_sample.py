@@ -74,8 +74,8 @@ def test_the_cdf_is_the_density_s_integral(law: FiniteSampleLaw, share: float) -
         slope = (law.cdf(x + step) - law.cdf(x - step)) / (2 * step)
         assert slope == pytest.approx(float(law.density(x)), rel=1e-5)
         assert law.cdf(low) <= law.cdf(x) <= law.cdf(high)
-    assert law.cdf(law.edges[0, 0]) == pytest.approx(law.atom_at_zero, abs=1e-12)
-    assert law.cdf(law.edges[-1, 1]) == 1
+    assert law.cdf(law.edges[0, 0]) == pytest.approx(law.atom_at_zero, abs=1e-8)
+    assert law.cdf(law.edges[-1, 1]) == pytest.approx(1, abs=1e-8)
     assert law.cdf(-1e-9) == 0
 
 
@@ -283,4 +283,4 @@ def test_the_cdf_at_the_very_edges() -> None:
     (first, second), gap = law.edges, 1 - 1 / (9 * law.delta)
     for edge, value in zip([*first, *second], [0.0, gap, gap, 1.0], strict=True):
         for x in (np.nextafter(edge, 0), edge, np.nextafter(edge, 1)):
-            assert law.cdf(x) == pytest.approx(value, abs=1e-9)
+            assert law.cdf(x) == pytest.approx(value, abs=1e-8)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -20,7 +21,8 @@ CCM_STUDIES = {
 
 def study(name: str, passed: bool) -> Study:
     def run(profile: Profile, folder: Path | None) -> Verdict:
-        return Verdict(passed, f"{profile} finding", {"x": 1.0})
+        # As a comparison of arrays leaves them: NumPy's own scalars.
+        return Verdict(np.bool_(passed), f"{profile} finding", {"x": np.float32(1.0)})
 
     return Study(name, "a claim", "a source", "a prediction", "a tolerance", run)
 
