@@ -53,10 +53,10 @@ class SpectralDensity:
     margin: float
 
     @cached_property
-    def range(self) -> tuple[float, float]:
-        """First and last grid point: Normalization's range with its margin ([002], Algorithm 4).
+    def _normalized(self) -> tuple[float, float]:
+        """Normalization's range with its margin ([002], Algorithm 4).
 
-        A spectrum that is one point λ is drawn on λ ± |λ|/1000 (on ±1 for λ = 0).
+        A spectrum that is one point λ gets λ ± |λ|/1000 (±1 for λ = 0).
         """
         low, high = self.quadrature.low, self.quadrature.high
         largest = max(abs(low), abs(high))
@@ -67,16 +67,25 @@ class SpectralDensity:
         return low - added, high + added
 
     @property
+    def sigma(self) -> float:
+        """The standard deviation of a bump, in units of λ."""
+        low, high = self._normalized
+        return bump_width(self.quadrature.steps, self.kappa) * (high - low) / 2
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """First and last grid point: the normalised range, or 4 σ beyond the spectrum if wider."""
+        low, high = self._normalized
+        beyond = max(
+            0.0, 4 * self.sigma - self.margin * (self.quadrature.high - self.quadrature.low)
+        )
+        return low - beyond, high + beyond
+
+    @property
     def spacing(self) -> float:
         """Between two grid points, in units of λ."""
         low, high = self.range
         return (high - low) / (self.points - 1)
-
-    @property
-    def sigma(self) -> float:
-        """The standard deviation of a bump, in units of λ."""
-        low, high = self.range
-        return bump_width(self.quadrature.steps, self.kappa) * (high - low) / 2
 
     @cached_property
     def _drawn(self) -> tuple[Float[Tensor, " k"], Curve]:

@@ -71,13 +71,20 @@ class LogSpectralDensity:
         return places, (near + self.epsilon).log(), (far + self.epsilon).log()
 
     @cached_property
-    def range(self) -> tuple[float, float]:
-        """First and last grid point in u: the logarithms' extremes and 5 % of margin."""
+    def _extremes(self) -> tuple[float, float]:
+        """The least and the largest logarithm, with 5 % of margin."""
         places, _, far = self._logarithms
         heavy = self.quadrature.ritz_weights > 0
         low, high = float(places[heavy].min()), float(far[heavy].max())
         added = 0.05 * max(high - low, 1.0)
         return low - added, high + added
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """First and last grid point in u: the extremes and their margin, or 4 σ if more."""
+        low, high = self._extremes
+        beyond = max(0.0, 4 * self.sigma - 0.05 * (high - low) / 1.1)
+        return low - beyond, high + beyond
 
     @property
     def spacing(self) -> float:
@@ -94,7 +101,7 @@ class LogSpectralDensity:
     @property
     def sigma(self) -> float:
         """The standard deviation of a bump, in units of u."""
-        low, high = self.range
+        low, high = self._extremes
         share = 0.01 if self.kappa is None else bump_width(self.quadrature.steps, self.kappa)
         return share * (high - low) / 2
 
