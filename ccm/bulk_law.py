@@ -165,13 +165,12 @@ class BulkLaw:
             for w, ell in zip(self.weights, self.ells, strict=True):
                 factor = 1 + self.delta * y * ell
                 share += w * (y * ell / factor).imag - w * np.angle(factor) / self.delta
-            # Within rounding of an edge the roots are real, and which one is found means nothing.
             nearest = np.where(x[inside] < (low + high) / 2, before, after)
             result[inside] = np.where(tau.imag > 0, np.clip(share / np.pi, before, after), nearest)
         return result
 
     def _solve(self, z: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """τ in the upper half-plane with z(τ) = z, for z inside the support.
+        """τ in the upper half-plane with z(τ) = z, for z inside the support; real at an edge.
 
         The cubic's complex root by its companion matrix, then Newton's method on the equation
         itself, whose evaluation loses less than the cubic's coefficients do.
@@ -182,6 +181,15 @@ class BulkLaw:
         companion[:, 0, :] = -np.stack(rest, axis=-1) / lead
         roots = np.linalg.eigvals(companion).astype(complex)
         tau = roots[np.arange(z.size), roots.imag.argmax(axis=1)]
+        # Within rounding of an edge all roots are real: the edge's own point stands for them, or
+        # at the hard edge τ = 0 of δ = 1 the leading term of z = -τ² Σ w_j/ℓ_j + ….
+        lost = tau.imag <= 0
+        ends = self.edges.ravel()
+        nearest = np.abs(z[lost, None] - ends).argmin(axis=1)
+        tau[lost] = np.array(self.critical_points)[nearest]
+        hard = tau == 0
+        w1, w2 = self.weights
+        tau[hard] = 1j * np.sqrt(z[hard] / (w1 + w2 / self.r))
         for _ in range(3):
             slope = self.delta - stretch(tau, self.ells, self.weights)
             miss = spectral_map(tau, self.delta, self.ells, self.weights) - z

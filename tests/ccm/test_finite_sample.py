@@ -284,3 +284,22 @@ def test_the_cdf_at_the_very_edges() -> None:
     for edge, value in zip([*first, *second], [0.0, gap, gap, 1.0], strict=True):
         for x in (np.nextafter(edge, 0), edge, np.nextafter(edge, 1)):
             assert law.cdf(x) == pytest.approx(value, abs=1e-8)
+
+
+@pytest.mark.parametrize("x", [1e-300, 1e-40, 1e-20, 1e-12, 1e-6])
+def test_the_density_close_to_the_hard_edge(x: float) -> None:
+    """δ = 1: near 0 the density is (Σ w/ℓ)^½ / (π √x), to leading order."""
+    law = finite_sample_law(CanonicalClassificationModel(30, 3, 1.0), 0.4, per_class=10)
+    first, second = class_eigenvalues(3, 0.4)
+    slope = math.sqrt(0.5 / first + 0.5 / second) / math.pi
+    assert law.density(x) * math.sqrt(x) == pytest.approx(slope, rel=1e-4)
+    assert law.cdf(x) == pytest.approx(2 * slope * math.sqrt(x), rel=1e-4, abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(laws())
+def test_nothing_breaks_at_the_very_edges(law: FiniteSampleLaw) -> None:
+    for edge in law.edges.ravel():
+        for x in (np.nextafter(edge, 0), edge, np.nextafter(edge, 9)):
+            assert law.density(x) >= 0
+            assert 0 <= law.cdf(x) <= 1
