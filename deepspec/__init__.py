@@ -1,12 +1,35 @@
 """Class structure in the spectra of trained PyTorch classifiers."""
 
+from deepspec.attribution import Attribution, attribute
 from deepspec.krylov import (
     Eigenpairs,
+    Estimate,
+    JoinedSpectrum,
+    KernelPolynomialDensity,
+    LogSpectralDensity,
+    NotConverged,
+    Outliers,
+    PowerLaw,
+    SpectralDensity,
     Tridiagonal,
+    count_outliers,
+    fit_power_law,
+    frobenius_norm,
+    joined_spectrum,
+    kernel_polynomial_density,
     lanczos,
     log_spectral_density,
     spectral_density,
+    subspace_iteration,
     top_eigenpairs,
+    trace,
+)
+from deepspec.means import (
+    Means,
+    cell_means,
+    class_means,
+    cross_class_deviations,
+    own_class_means,
 )
 from deepspec.operators import (
     ColumnSpace,
@@ -21,23 +44,50 @@ from deepspec.operators import (
 )
 from deepspec.problem import Problem
 from deepspec.structure import ClassStructure
+from deepspec.tangent_kernel import ExactSpectrum, TangentKernel, exact_spectrum, tangent_kernel
 
 __all__ = [
+    "Attribution",
     "ClassStructure",
     "ColumnSpace",
     "Compression",
     "Eigenpairs",
+    "Estimate",
+    "ExactSpectrum",
     "GaussNewton",
     "Hessian",
+    "JoinedSpectrum",
+    "KernelPolynomialDensity",
     "LinearCombination",
+    "LogSpectralDensity",
     "LogitSpaceOperator",
     "MatrixOperator",
+    "Means",
+    "NotConverged",
+    "Outliers",
+    "PowerLaw",
     "Problem",
     "Residual",
+    "SpectralDensity",
     "SymmetricOperator",
+    "TangentKernel",
     "Tridiagonal",
+    "attribute",
+    "cell_means",
+    "class_means",
+    "count_outliers",
+    "cross_class_deviations",
+    "exact_spectrum",
+    "fit_power_law",
+    "frobenius_norm",
+    "joined_spectrum",
+    "kernel_polynomial_density",
     "lanczos",
     "log_spectral_density",
+    "own_class_means",
     "spectral_density",
+    "subspace_iteration",
+    "tangent_kernel",
     "top_eigenpairs",
+    "trace",
 ]

@@ -1,0 +1,364 @@
+"""The shell: ``deepspec demo``, ``deepspec attribute``, ``deepspec report``."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from deepspec import networks
+from deepspec.attribution import CLAIMS, Attribution, attribute
+from deepspec.data import digits
+from deepspec.loading import from_factory, load_weights
+from deepspec.problem import Problem
+from deepspec.report import write_report
+from deepspec.structure import Convention
+from deepspec.training import Training, train
+
+app = typer.Typer(
+    help="Which part of a trained classifier's spectrum has which cause.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": networks.mlp, "convnet": networks.convnet}
+
+
+class Precision(StrEnum):
+    """Floating-point types by the names torch gives them."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class Papers(StrEnum):
+    """Which paper's decomposition."""
+
+    jmlr2020 = "jmlr2020"
+    icml2019 = "icml2019"
+
+
+Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the folder, once the new one is complete.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small MLP on the handwritten digits and attribute its spectrum.
+
+    Example: deepspec demo --out runs/demo --overwrite
+    """
+    with errors_in_one_line():
+        _run(
+            out,
+            overwrite,
+            as_json,
+            lambda: _built_in("mlp", per_class=100, epochs=60, learning_rate=0.05, seed=seed),
+            {"command": "demo", "seed": seed},
+            lambda net: _attribute(net, Papers.jmlr2020, seed, None),
+        )
+
+
+@app.command(name="attribute")
+def attribute_command(
+    data: Annotated[
+        str,
+        typer.Option(
+            help='"digits", or module:function or file.py:function returning (X, y), a Dataset '
+            "or a DataLoader that does not shuffle."
+        ),
+    ] = "digits",
+    test_data: Annotated[
+        str | None, typer.Option(help="Held-out data, named likewise (digits bring their own).")
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help='"mlp" or "convnet" (for digits), or module:function or file.py:function '
+            "returning a torch.nn.Module."
+        ),
+    ] = "mlp",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A state dict: safetensors, or torch.save (read with weights_only)."),
+    ] = None,
+    out: Out = Path("runs/attribution"),
+    overwrite: Overwrite = False,
+    convention: Annotated[Papers, typer.Option(help="Of the decomposition.")] = Papers.jmlr2020,
+    per_class: Annotated[int, typer.Option(help="Training digits of each class.")] = 100,
+    epochs: Annotated[int, typer.Option(help="For a built-in net without weights.", min=3)] = 60,
+    learning_rate: Annotated[float, typer.Option(help="Likewise.")] = 0.05,
+    batch_size: Annotated[int, typer.Option(help="Samples differentiated at a time.")] = 1024,
+    memory_budget: Annotated[
+        float,
+        typer.Option(help="Kept between products: a share of free memory, or bytes if above 1."),
+    ] = 0.25,
+    dtype: Annotated[Precision | None, typer.Option(help="Default: as the model.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help='"cpu" or "cuda"; default: as the model.')
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Of each null.", min=2)] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Attribute the spectrum of a net: built in and trained here, or your own.
+
+    Examples:
+
+      deepspec attribute --data digits --model convnet --out runs/convnet
+
+      deepspec attribute --model mynet.py:build --weights mynet.safetensors
+      --data mydata.py:train --test-data mydata.py:test --out runs/mynet
+    """
+    with errors_in_one_line():
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,
+            "dtype": None if dtype is None else getattr(torch, dtype.value),
+            "device": device,
+        }
+
+        def prepare() -> Net:
+            if model in BUILT_IN and weights is None and data == "digits":
+                return _built_in(model, per_class, epochs, learning_rate, seed, **options)
+            return _own(model, weights, data, test_data, per_class, seed, options)
+
+        configuration = {
+            "command": "attribute",
+            "data": data,
+            "test_data": test_data,
+            "model": model,
+            "weights": None if weights is None else str(weights),
+            "convention": convention.value,
+            "per_class": per_class,
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "memory_budget": memory_budget,
+            "seed": seed,
+        }
+        _run(
+            out,
+            overwrite,
+            as_json,
+            prepare,
+            configuration,
+            lambda net: _attribute(net, convention, seed, draws),
+        )
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that attribute or demo wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the new report to.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the report again from saved numbers.
+
+    Example: deepspec report runs/demo --out runs/demo-again
+    """
+    with errors_in_one_line():
+        write_report(Attribution.load(folder), out, overwrite=overwrite)
+        Console().print(f"{out / 'report.html'}")
+
+
+class Net:
+    """A net with its problems, ready to be attributed."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        test: Problem | None,
+        untrained: Problem | None,
+        training: Training | None,
+    ) -> None:
+        self.problem, self.test, self.untrained = problem, test, untrained
+        self.training = training
+
+
+def _built_in(
+    name: str, per_class: int, epochs: int, learning_rate: float, seed: int, **options: Any
+) -> Net:
+    split = digits(per_class, seed, image=name == "convnet")
+    model = BUILT_IN[name](seed=seed)
+    untrained = copy.deepcopy(model).eval()
+    training = train(model, *split.train, epochs=epochs, learning_rate=learning_rate, seed=seed)
+    if training.error_rate > 0:
+        typer.echo(
+            f"note: {training.error_rate:.1%} of the training samples are still wrong after "
+            f"{epochs} epochs; the papers train to zero error (raise --epochs)",
+            err=True,
+        )
+    problems = [
+        Problem(net, part, **options)
+        for net, part in ((model, split.train), (model, split.test), (untrained, split.train))
+    ]
+    return Net(problems[0], problems[1], problems[2], training)
+
+
+def _own(
+    model_name: str,
+    weights: Path | None,
+    data: str,
+    test_data: str | None,
+    per_class: int,
+    seed: int,
+    options: dict[str, Any],
+) -> Net:
+    model = BUILT_IN[model_name](seed=seed) if model_name in BUILT_IN else from_factory(model_name)
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"expected {model_name} to return a torch.nn.Module, got {type(model).__name__}"
+        )
+    untrained = None
+    if weights is not None:
+        untrained = copy.deepcopy(model)
+        load_weights(model, weights)
+    train_data: Any
+    held_out: Any
+    if data == "digits":
+        split = digits(per_class, seed, image=model_name == "convnet")
+        train_data, held_out = split.train, split.test
+    else:
+        train_data = from_factory(data)
+        held_out = None if test_data is None else from_factory(test_data)
+    return Net(
+        Problem(model, train_data, **options),
+        None if held_out is None else Problem(model, held_out, **options),
+        None if untrained is None else Problem(untrained, train_data, **options),
+        None,
+    )
+
+
+def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> Attribution:
+    chosen: Convention = convention.value
+    return attribute(
+        net.problem,
+        test=net.test,
+        untrained=net.untrained,
+        convention=chosen,
+        seed=seed,
+        draws=draws,
+    )
+
+
+def _run(
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    prepare: Callable[[], Net],
+    configuration: dict[str, Any],
+    work: Callable[[Net], Attribution],
+) -> None:
+    """The one job of both commands: net, attribution, folder, table."""
+    if out.exists() and not overwrite:
+        raise FileExistsError(
+            f"expected a new folder, but {out} exists; choose another --out or add --overwrite"
+        )
+    start = time.perf_counter()
+    net = prepare()
+    prepared = time.perf_counter()
+    found = work(net)
+    done = time.perf_counter()
+    extra = {
+        "configuration": configuration,
+        "training": None if net.training is None else vars(net.training),
+        "seconds": {"preparing": prepared - start, "attribution": done - prepared},
+    }
+    write_report(found, out, overwrite=overwrite, extra=extra)
+    if as_json:
+        typer.echo(json.dumps(_findings(found, out), indent=1, ensure_ascii=False))
+    else:
+        show(found, net, out, time.perf_counter() - start)
+
+
+def _findings(found: Attribution, out: Path) -> dict[str, Any]:
+    """What a script would ask for."""
+    return {
+        "folder": str(out),
+        "summary": found.summary(),
+        "splits": {
+            name: {
+                "samples": split.samples,
+                "loss": split.loss,
+                "error_rate": split.error_rate,
+                "trace": split.trace,
+                "top": split.top.tolist(),
+                "tables": {
+                    title: rows for title, rows in found.tables().items() if f"({name})" in title
+                },
+            }
+            for name, split in found.splits.items()
+        },
+        "seconds": found.seconds,
+    }
+
+
+def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
+    """The net, the conclusion, and the tables a person reads first."""
+    console = Console()
+    console.print(
+        f"{net.problem.size:,} parameters, {net.problem.num_classes} classes; "
+        + ", ".join(
+            f"{name}: {split.samples:,} samples, error {split.error_rate:.2%}, "
+            f"loss {split.loss:.2e}"
+            for name, split in found.splits.items()
+        )
+    )
+    console.print()
+    console.print(found.summary())
+    table = Table(
+        "feature",
+        "said cause",
+        "goes with it",
+        "with a null, at most",
+        "verdict",
+        title="What goes when the cause is removed (train)",
+    )
+    for finding in found.train.findings:
+        claim = CLAIMS[finding.claim]
+        nulls = "\n".join(
+            f"{float(shares.max()):.0%} {name}" for name, shares in finding.nulls.items()
+        )
+        removed = f"{finding.removed:.0%}"
+        table.add_row(claim.feature, claim.cause, removed, nulls, finding.answer)
+    console.print(table)
+    for title, (head, *rows) in found.tables().items():
+        if title.startswith(("Parts of G, jmlr2020", "Outliers predicted")) and "train" in title:
+            table = Table(*head, title=title)
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+    console.print(f"{out / 'report.html'}  ({seconds:.0f} s)")
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """What was expected, what came and what to do, without a traceback; exit status 1."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was written", err=True)
+        raise typer.Exit(130) from None
