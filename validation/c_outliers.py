@@ -1,4 +1,4 @@
-""" "C outliers": at the optimum there are C-1, and level 1 overstates the bulk."""
+"""At the optimum there are C-1 outliers, not C, and level 1 overstates the bulk."""
 
 from __future__ import annotations
 

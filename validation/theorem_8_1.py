@@ -47,7 +47,7 @@ STUDY = Study(
     source="[002] Theorem 8.1",
     prediction="every eigenvalue of a simulated FIM tends to the theorem's as N^(-1/2)",
     tolerance=(
-        "power -0.50 ± 0.08 (its scatter over seeds is 0.02) and a last error below "
+        "power -0.50 ± 0.08 (its standard deviation over seeds is 0.012) and a last error below "
         "4 sqrt(D/NC), the scale of |G - E G| / |E G|"
     ),
     run=run,
