@@ -126,12 +126,16 @@ class Checkpoint:
         Everything the result depends on: the operator's fingerprint, the estimator's arguments.
     tolerance
         Relative, for entries that are floats.
+    plan, follow
+        Ask for the choices that change the rounding, to be saved; make saved ones again.
     """
 
     path: Path
     every: float
     configuration: Mapping[str, Any]
     tolerance: float = 0.0
+    plan: Callable[[], Mapping[str, Any]] = dict
+    follow: Callable[[Mapping[str, Any]], None] = field(default=lambda plan: None)
     _last: float = field(default_factory=time.monotonic, init=False)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -152,11 +156,16 @@ class Checkpoint:
                 f"the checkpoint in {self.path} is of another run ({'; '.join(lines)}); "
                 "give another path, or delete it to start anew"
             )
+        self.follow(manifest.get("plan", {}))
         return manifest["progress"], arrays
 
     def save(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         """Save now."""
-        content = {"configuration": dict(self.configuration), "progress": dict(progress)}
+        content = {
+            "configuration": dict(self.configuration),
+            "plan": dict(self.plan()),
+            "progress": dict(progress),
+        }
         save_state(self.path, content, arrays)
         self._last = time.monotonic()
 

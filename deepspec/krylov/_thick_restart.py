@@ -18,6 +18,9 @@ from deepspec.krylov.pairs import Eigenpairs, NotConverged
 from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
 
+# Told to the operator before a search starts; how many there will be is not known then.
+EXPECTED_PRODUCTS = 60
+
 KEYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: -values,
     "smallest": lambda values: values,
@@ -43,6 +46,7 @@ class Search:
     def run(self, budget: int, store: Checkpoint | None) -> Eigenpairs:
         """Search until done, within so many products."""
         space = self.space
+        space.operator.prepare(EXPECTED_PRODUCTS)
         with progress("eigenpairs", None, space.products) as advance:
             while not self._done():
                 if space.products >= budget:

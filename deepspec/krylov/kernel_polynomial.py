@@ -172,6 +172,7 @@ def kernel_polynomial_density(
     chosen = resolve_seed(seed, generator)
     seen = run_probes(A, 32, 1, chosen, None)
     low, high = SpectralDensity(seen, 3.0, 2, margin).range
+    A.prepare(steps * probes)
     rows = []
     with progress("Chebyshev", steps * probes) as advance:
         for index in range(probes):

@@ -280,6 +280,7 @@ def lanczos(
 
 def complete(run: Recurrence, store: Checkpoint | None) -> None:
     """Take the steps that are left, saving on the way and at the end."""
+    run.operator.prepare(run.steps)
     with progress("Lanczos", run.steps, len(run.alphas)) as advance:
         while not run.finished:
             run.step()
@@ -295,7 +296,8 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint of an estimator's run on A."""
     configuration = {"estimator": estimator, **settings, **A.fingerprint()}
-    return Checkpoint(Path(path), every, configuration, 32 * torch.finfo(A.dtype).eps)
+    tolerance = 32 * torch.finfo(A.dtype).eps
+    return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow)
 
 
 def check_reorthogonalize(reorthogonalize: str) -> bool:

@@ -206,6 +206,7 @@ def run_probes(
         entries, arrays = saved
         done = [_tridiagonal(arrays, i, entries["ends"][i]) for i in range(len(entries["ends"]))]
         held = (entries["run"], arrays) if entries["run"] else None
+    A.prepare(steps * probes)
     taken = sum(len(T.diagonal) for T in done) + (0 if held is None else len(held[1]["alphas"]))
     with progress("Lanczos", steps * probes, taken) as advance:
         for index in range(len(done), probes):

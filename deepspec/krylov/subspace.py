@@ -42,6 +42,7 @@ def subspace_iteration(
         raise ValueError(f"expected k of at least 1, got {k}")
     k = min(k, dimension(A))
     chosen = resolve_seed(seed, generator)
+    A.prepare(k * iterations)
     basis = _orthonormal(torch.stack([unit_probe(A, chosen, i) for i in range(k)], dim=1))
     with progress("subspace iteration", iterations) as advance:
         for _ in range(iterations):

@@ -135,6 +135,7 @@ class _Sketch:
             raise ValueError(f"expected at least 4 products, got {products}")
         count = min(products // 2, dimension(A))
         self.dimension = dimension(A)
+        A.prepare(products)
         with progress("sketch", 2) as advance:
             probes = torch.stack([unit_probe(A, seed, i) for i in range(count)], dim=1)
             self.directions = probes.double() * math.sqrt(self.dimension)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -182,6 +183,24 @@ class LinearCombination(_Shaped):
             named.update({f"term {place} {name}": value for name, value in part.items()})
         return {**self._identity(), **named}
 
+    def prepare(self, products: int) -> None:
+        for _, operator in self.terms:
+            operator.prepare(products)
+
+    def plan(self) -> dict[str, str | int]:
+        return {
+            f"{place}. {name}": value
+            for place, (_, operator) in enumerate(self.terms)
+            for name, value in operator.plan().items()
+        }
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        for place, (_, operator) in enumerate(self.terms):
+            start = f"{place}. "
+            operator.follow(
+                {k.removeprefix(start): v for k, v in plan.items() if k.startswith(start)}
+            )
+
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         total = torch.zeros_like(columns)
         for factor, operator in self.terms:
@@ -297,7 +316,7 @@ class Compression(_Shaped):
         """The dimension of the subspace that was taken away."""
         return self.projector.rank
 
-    def keep(self, columns: Float[Tensor, p * k]) -> Float[Tensor, p * k]:
+    def keep(self, columns: Float[Tensor, "p ..."]) -> Float[Tensor, "p ..."]:
         """(I − P) times columns."""
         return columns - self.projector @ columns
 
@@ -305,6 +324,15 @@ class Compression(_Shaped):
         inner = {f"compressed {name}": v for name, v in self.operator.fingerprint().items()}
         outer = {f"projector {name}": v for name, v in self.projector.fingerprint().items()}
         return {**self._identity(), "removed": self.removed, **inner, **outer}
+
+    def prepare(self, products: int) -> None:
+        self.operator.prepare(products)
+
+    def plan(self) -> dict[str, str | int]:
+        return self.operator.plan()
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        self.operator.follow(plan)
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self.keep(self.operator @ self.keep(columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -106,6 +107,13 @@ class SymmetricOperator(ABC):
 
         Operators that can trade memory for speed do so here. There is nothing to do by default.
         """
+
+    def plan(self) -> dict[str, str | int]:
+        """Choices among equally right ways to multiply, which change the rounding; none here."""
+        return {}
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        """Make the choices of an earlier run's :meth:`plan` again, so that it is repeated."""
 
     def to_dense(self) -> Float[Tensor, "p p"]:
         """The matrix itself, p products: for small p and for tests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,13 @@ class SecondDerivative(AlgebraicOperator):
         """Make ready for many products: hold what fits the problem's memory budget."""
         if products >= PRODUCTS_WORTH_HOLDING:
             self.problem.engine.hold_hessian(self._kind, self.logit_gradient)
+
+    def plan(self) -> dict[str, str | int]:
+        return dict(self.problem.plan)
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        if plan != self.problem.plan:
+            self.problem.plan = dict(plan)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": self._kind, **self.problem.fingerprint()}

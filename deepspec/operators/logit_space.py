@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -112,6 +113,13 @@ class LogitSpaceOperator(AlgebraicOperator):
         """Make ready for many products: hold what fits the problem's memory budget."""
         if products >= PRODUCTS_WORTH_HOLDING:
             self.problem.engine.hold_jacobian()
+
+    def plan(self) -> dict[str, str | int]:
+        return dict(self.problem.plan)
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        if plan != self.problem.plan:
+            self.problem.plan = dict(plan)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"kernel": self.kernel.describe(), **self.problem.fingerprint()}
