@@ -17,7 +17,7 @@ def wanted(values: torch.Tensor, k: int, which: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
-@pytest.mark.parametrize("name", set(SPECTRA) - {"condition 1e12"})
+@pytest.mark.parametrize("name", sorted(set(SPECTRA) - {"condition 1e12"}))
 def test_against_dense(name: str, which: str, dtype: torch.dtype) -> None:
     values = eigenvalues(name)
     A = rotated(values, dtype)
