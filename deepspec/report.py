@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from deepspec.attribution import CLAIMS, Attribution
+from deepspec.attribution import Attribution
 from deepspec.attribution.storage import new_folder
 from deepspec.plots import figures
 from deepspec.plots.style import png
@@ -66,10 +66,9 @@ def render(
     return environment.from_string(source).render(
         title=title,
         found=attribution,
-        paragraphs=attribution.summary().split("\n\n"),
+        paragraphs=[part.split("\n- ") for part in attribution.summary().split("\n\n")],
         images=embedded,
         captions=CAPTIONS,
-        claims=CLAIMS,
         extra={name: json.dumps(value) for name, value in extra.items()},
         tables={
             name: {k: v for k, v in tables.items() if k.endswith(f"({name})")}

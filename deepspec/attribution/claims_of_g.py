@@ -135,7 +135,7 @@ def judge_claims(
     there = above(values[: 2 * measured.count], edge)
     bulk = float(values[: measured.count].sum())
     present = {
-        "top outlier": there > 0,
+        "top outlier": there > 0 and float(values[0]) > CLEAR * float(values[1]),
         "outliers": there > 0,
         "mini-bulk": measured.mini > 0,
         "bulk": tail_trace > 1e-3 * (bulk + tail_trace) and there > 0,

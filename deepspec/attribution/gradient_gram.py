@@ -68,13 +68,6 @@ class GradientGram(AlgebraicOperator):
         total = problem.probabilities[:, :, None] * scaled.sum(dim=1, keepdim=True)
         return problem.engine.pull(total - scaled)
 
-    def gradient(self) -> Float[Tensor, " m"]:
-        """x with Dᵀ x the gradient of the mean loss: the loss's own g_{i,c(i)}, each 1/n."""
-        problem = self.problem
-        own = torch.nn.functional.one_hot(problem.labels, problem.num_classes)
-        safe = torch.where(own > 0, self._root, 1.0)
-        return (own / problem.num_samples / safe).reshape(-1).to(self.dtype)
-
     def prepare(self, products: int) -> None:
         """Make ready for many products, as the problem's other operators do."""
         self.problem.engine.hold_jacobian()

@@ -12,7 +12,7 @@ from deepspec.attribution.parts import CellFrame
 from deepspec.problem import Problem
 from deepspec.structure import Convention, cross_class_weights
 
-LARGEST_RANDOM_BASIS = 200_000_000
+MOST_ENTRIES, MOST_WORK = 2 * 10**8, 4 * 10**10
 
 
 def shuffled_labels(problem: Problem, seed: int, draw: int) -> Int[Tensor, " n"]:
@@ -61,13 +61,17 @@ def without_random_subspace(
     """Lower bounds on the top eigenvalues of G ⊘ R, R a random subspace of parameter space.
 
     In the coordinates of S that is S − Y Yᵀ with Y = D R, and the known eigenvectors serve as the
-    space of trial vectors. Costs J R: half of rank-many products. Where p · rank numbers would be
-    too many, a smaller rank is drawn.
+    space of trial vectors. Costs J R: half of rank-many products. Where R would be too large to
+    form, its mean takes its place: E Y Yᵀ = (rank/p) S.
     """
-    affordable = max(1, LARGEST_RANDOM_BASIS // gram.problem.size)
-    basis = random_subspace(
-        gram.problem.size, min(rank, affordable, gram.problem.size), pairs.vectors, seed
-    )
+    size = gram.problem.size
+    rank = min(rank, size)
+    if size * rank > MOST_ENTRIES or size * rank**2 > MOST_WORK:
+        expected = torch.zeros(count, dtype=torch.float64)
+        known = (1 - rank / size) * pairs.values[:count].double().cpu()
+        expected[: len(known)] = known
+        return expected
+    basis = random_subspace(size, rank, pairs.vectors, seed)
     image = torch.cat([gram.rows_times(few) for few in basis.split(16, 1)], dim=1).double()
     vectors = pairs.vectors.double()
     mapped = vectors * pairs.values.double() - image @ (image.T @ vectors)

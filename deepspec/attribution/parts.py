@@ -66,7 +66,7 @@ class CellFrame:
     def combination(self, cells: Float[Tensor, "C C k"]) -> Float[Tensor, "m k"]:
         """Σ cells_{c,c'} a_{c,c'}."""
         spread = self.root_share[:, :, None] * cells[self.labels]
-        return spread.reshape(-1, cells.shape[2]).to(self.dtype)
+        return spread.reshape(self.root_share.numel(), cells.shape[2]).to(self.dtype)
 
     def cells(self) -> list[tuple[int, int]]:
         """The occupied cells (c, c'), row by row."""

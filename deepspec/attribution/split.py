@@ -108,5 +108,12 @@ class SplitAttribution:
         return int((self.top > CLEAR * self.edge).sum())
 
     def outliers_without(self, part: str) -> int:
-        """The same once a part is subtracted."""
-        return int((self.knockout(part).subtracted > CLEAR * self.edge).sum())
+        """The same once a part's range is projected out, or where unmeasured the part subtracted.
+
+        Projection, because class means and own-class means share one range: as
+        Σ_c' p_{i,c'} g_{i,c'} = 0, w_c g_c = −w_{c,c} g_{c,c}, and subtracting G_class leaves the
+        share (1 − p)/p of each of its eigenvalues to G_{c=c'}.
+        """
+        record = self.knockout(part)
+        left = record.subtracted if bool(record.projected.isnan().any()) else record.projected
+        return int((left > CLEAR * self.edge).sum())

@@ -13,13 +13,14 @@ Table = list[list[str]]
 
 
 def conclusion(splits: Mapping[str, SplitAttribution], num_classes: int) -> str:
-    """What the attribution says of this net, one paragraph for each split."""
+    """What the attribution says of this net: a list of sentences for each split."""
     return "\n\n".join(
-        f"On the {name} data: {_of_split(split, num_classes)}" for name, split in splits.items()
+        "\n- ".join([f"On the {name} data:", *_of_split(split, num_classes)])
+        for name, split in splits.items()
     )
 
 
-def _of_split(split: SplitAttribution, num_classes: int) -> str:
+def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
     outliers = split.outliers
     sentences = []
     if outliers:
@@ -27,8 +28,9 @@ def _of_split(split: SplitAttribution, num_classes: int) -> str:
         sentences.append(
             f"{outliers} {_plural(outliers, 'eigenvalue')} of G {_stand(outliers)} clear of the "
             f"bulk (C = {num_classes}); {gone} of {_them(outliers)} {_vanish(gone)} when the class "
-            f"means are removed, {_random_words(split.finding('outliers'))}."
+            "means are projected out."
         )
+        sentences.append(_nulls_in_words(split.finding("outliers")))
     else:
         sentences.append("No eigenvalue of G stands clear of the bulk.")
     for answer, verb in (
@@ -38,7 +40,7 @@ def _of_split(split: SplitAttribution, num_classes: int) -> str:
     ):
         named = [
             f"{CLAIMS[f.claim].feature} come{'s' if _single(f.claim) else ''} from "
-            f"{CLAIMS[f.claim].cause} ({_share(f.removed)} removed)"
+            f"{CLAIMS[f.claim].cause} ({_share(f.removed)})"
             for f in split.findings
             if f.answer == answer
         ]
@@ -52,16 +54,18 @@ def _of_split(split: SplitAttribution, num_classes: int) -> str:
             f"{100 * float(means.max()):.0f} %, and with {split.predicted.products['coupled']} "
             f"products each to within {100 * float(error.max()):.1f} %."
         )
-    return " ".join(sentences)
+    return sentences
 
 
-def _random_words(finding: Finding) -> str:
-    draws = finding.nulls["a random subspace"]
-    regrouped = finding.nulls["regrouped samples"]
+def _nulls_in_words(finding: Finding) -> str:
+    shuffled, regrouped, random = (
+        _share(float(finding.nulls[name].mean()))
+        for name in ("shuffled labels", "regrouped samples", "a random subspace")
+    )
     return (
-        f"which is {_share(finding.removed)} of what any knockout of that rank could remove "
-        f"(a random subspace of that rank: {_share(float(draws.mean()))}; means over random groups "
-        f"of samples: {_share(float(regrouped.mean()))})"
+        f"Subtracting G_class removes {_share(finding.removed)} of what any knockout of its rank "
+        f"could remove from the top C; a random subspace removes {random}, means under shuffled "
+        f"labels {shuffled}, means over random groups of samples {regrouped}."
     )
 
 

@@ -1,0 +1,135 @@
+"""The parts as projectors, against dense brute force by definition."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import deepspec
+from deepspec.attribution.gradient_gram import GradientGram
+from deepspec.attribution.measurement import means_beyond_within
+from deepspec.attribution.nulls import regrouped_frame, shuffled_labels
+from deepspec.attribution.parts import (
+    BetweenClass,
+    Complement,
+    GlobalMean,
+    Means,
+    cell_frame,
+    named_parts,
+    within_class,
+)
+from tests import oracles
+from tests.cases import CASES, Case
+
+CONVENTIONS = ["jmlr2020", "icml2019"]
+
+
+def rows(case: Case) -> tuple[deepspec.Problem, GradientGram, Tensor]:
+    """D, row by row from its definition: √(p_{i,c'}/n) J_iᵀ(p_i − e_c')."""
+    model, features, labels = case.build()
+    problem = deepspec.Problem(model, (features, labels), batch_size=case.batch_size)
+    J = oracles.jacobian(model, features)
+    prob = torch.softmax(model(features), dim=1).detach()
+    found = [
+        (prob[i, c] / len(J)).sqrt() * (J[i].T @ (prob[i] - torch.eye(len(prob[i])).double()[c]))
+        for i in range(len(J))
+        for c in range(prob.shape[1])
+    ]
+    return problem, GradientGram(problem), torch.stack(found)
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).norm() <= 1e-10 * max(float(other.norm()), 1e-30))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_gram_is_the_gram_of_the_definition(case: Case) -> None:
+    problem, gram, D = rows(case)
+    assert close(gram.to_dense(), D @ D.T)
+    assert close(gram.dense().matrix, D @ D.T)
+    assert close(gram.rows_times(torch.eye(problem.size).double()), D)
+    assert close(gram.columns_times(torch.eye(len(D)).double()), D.T)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_part_against_loops(case: Case, convention: str) -> None:
+    model, features, labels = case.build()
+    problem, _, D = rows(case)
+    frame = cell_frame(problem, convention)
+    expected = oracles.parts_of_g(model, features, labels, convention)
+    found = {name: part.to_dense() for name, part in named_parts(frame).items()}
+    found["within_class"] = within_class(frame).to_dense()
+    for name, P in found.items():
+        assert close(D.T @ P @ D, expected[name]), name
+        assert close(P @ P, P), name
+        assert close(P, P.T), name
+    assert close(sum(found.values()), torch.eye(len(D)).double())
+    for part in (*named_parts(frame).values(), Means(frame), GlobalMean(frame)):
+        basis = part.basis
+        assert basis.shape[1] == part.rank
+        assert close(basis @ basis.T, part.to_dense())
+        assert close(basis.T @ basis, torch.eye(part.rank).double())
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_global_mean_by_definition(case: Case) -> None:
+    problem, _, D = rows(case)
+    frame = cell_frame(problem)
+    structure = deepspec.ClassStructure(problem).weights
+    prob, labels = problem.probabilities, problem.labels
+    root = (prob / len(prob)).sqrt().reshape(-1)
+    gradients = (D / root[:, None]).reshape(len(prob), prob.shape[1], -1)
+    total = torch.zeros(problem.size).double()
+    for i in range(len(prob)):
+        for c in range(prob.shape[1]):
+            if c != labels[i]:
+                total += prob[i, c] / len(prob) * gradients[i, c]
+    weight = float(structure.row.sum())
+    expected = torch.outer(total, total) / weight
+    assert close(D.T @ GlobalMean(frame).to_dense() @ D, expected)
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_class_means_point_against_own_class_means(case: Case) -> None:
+    """Σ_c' p_{i,c'} g_{i,c'} = 0, so w_c g_c = −w_{c,c} g_{c,c}: the two spans are one."""
+    problem, gram, _ = rows(case)
+    parts = named_parts(cell_frame(problem))
+    both = torch.cat([parts["between_class"].basis, parts["own_class"].basis], dim=1)
+    vectors = gram.columns_times(both)
+    rank = int((torch.linalg.svdvals(vectors) > 1e-10).sum())
+    assert rank == parts["between_class"].rank
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_random_groups_keep_the_global_mean(case: Case) -> None:
+    problem, _, D = rows(case)
+    groups = shuffled_labels(problem, 0, 1)
+    frame = regrouped_frame(problem, groups)
+    true = cell_frame(problem)
+    for name, part in named_parts(frame).items():
+        if name != "own_class":
+            P = part.to_dense()
+            assert close(P @ P, P), name
+    expected = D.T @ GlobalMean(true).to_dense() @ D
+    assert close(D.T @ GlobalMean(frame).to_dense() @ D, expected)
+    same = regrouped_frame(problem, problem.labels)
+    assert close(BetweenClass(same).to_dense(), BetweenClass(true).to_dense())
+
+
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case.name)
+def test_what_of_the_means_the_scatter_does_not_span(case: Case) -> None:
+    problem, gram, D = rows(case)
+    frame = cell_frame(problem)
+    B = D.T @ within_class(frame).to_dense() @ D
+    keep = torch.eye(problem.size).double() - B @ torch.linalg.pinv(B, rtol=1e-11)
+    expected = torch.linalg.eigvalsh(keep @ D.T @ D @ keep).flip(0)
+    found = means_beyond_within(gram.to_dense(), frame.vectors())
+    count = min(len(found), len(expected))
+    assert float((found[:count] - expected[:count]).abs().max()) < 1e-8 * float(D.norm()) ** 2
+
+
+def test_complement_counts_dimensions() -> None:
+    problem, gram, _ = rows(CASES[0])
+    means = Means(cell_frame(problem))
+    assert Complement(means).rank == gram.size - means.rank
+    assert means.rank == 9
