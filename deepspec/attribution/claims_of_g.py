@@ -46,8 +46,9 @@ def selectivity(measured: Measurement, means_top: Float[Tensor, " k"], tails: fl
     makes it the bulk's own cause is that the C outliers stay. ``tails`` is the share of G's trace
     beyond its top C that is left.
     """
-    whole = float(measured.pairs.values[: measured.count].sum())
-    kept = min(1.0, float(means_top[: measured.count].sum()) / whole) if whole else 0.0
+    places = measured.places
+    whole = float(measured.pairs.values[:places].sum())
+    kept = min(1.0, float(means_top[:places].sum()) / whole) if whole else 0.0
     return max(0.0, (1.0 - tails) - (1.0 - kept))
 
 
@@ -89,7 +90,7 @@ def nulls_of(measured: Measurement) -> dict[str, dict[str, Float[Tensor, " b"]]]
         "mini-bulk": {"shuffled labels": [], "a random subspace": []},
         "bulk": {"shuffled labels": [], "a random subspace": [0.0] * few},
     }
-    count = measured.looked_at
+    count = measured.looked_at("cross_class")
     for draw in range(settings.draws):
         labels = shuffled_labels(problem, settings.seed, draw)
         frame = cell_frame(problem, settings.convention, labels)
@@ -103,7 +104,7 @@ def nulls_of(measured: Measurement) -> dict[str, dict[str, Float[Tensor, " b"]]]
             left = recycled_values(measured.operator, CrossClass(frame), known.pairs, count)
             found["mini-bulk"]["shuffled labels"].append(measured.removed("cross_class", left))
             inside = measured.operator.project_out(Complement(Means(frame)))
-            kept = top_values(inside, measured.count)
+            kept = top_values(inside, measured.places)
             found["bulk"]["shuffled labels"].append(selectivity(measured, kept, 0.0))
             for claim, part in CAUSES.items():
                 rank = measured.part(part).rank

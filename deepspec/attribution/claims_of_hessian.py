@@ -75,7 +75,7 @@ def hessian_side(measured: Measurement, edge: float) -> HessianSide:
     edge
         The largest eigenvalue of G_within: where the bulk of G ends.
     """
-    problem, settings, count = measured.problem, measured.settings, measured.count
+    problem, settings, count = measured.problem, measured.settings, measured.places
     hessian, residual = Hessian(problem), Residual(problem)
     hessian.prepare(1000)
     top = top_eigenpairs(hessian, min(2 * count, problem.size), tol=LOOSE, seed=settings.seed)
@@ -92,8 +92,7 @@ def hessian_side(measured: Measurement, edge: float) -> HessianSide:
     gauss = GaussNewton(problem)
     pairs = Eigenpairs(measured.pairs.values[:count], vectors_of_g, torch.zeros(count), 0)
     spectra.append(_spectrum(measured, "G", gauss, pairs, min(count, vectors_of_g.shape[1])))
-    residual.prepare(1000)
-    of_e = top_eigenpairs(residual, count, tol=1e-2, seed=settings.seed)
+    of_e = _pairs_of_e(measured, residual, gauss, count)
     spectra.append(_spectrum(measured, "E", residual, of_e, count))
     before, after = top.values.double().cpu(), of_e.values.double().cpu()
     there = bool((before[: 2 * count] > CLEAR * edge).any())
@@ -115,9 +114,24 @@ def hessian_side(measured: Measurement, edge: float) -> HessianSide:
     return HessianSide(tuple(spectra), projected.double().cpu(), (outliers, bulk), alignment)
 
 
+def _pairs_of_e(
+    measured: Measurement, residual: Residual, gauss: GaussNewton, count: int
+) -> Eigenpairs:
+    """The top eigenpairs of E; none where E is rounding beside G, as for a linear net."""
+    problem = measured.problem
+    generator = torch.Generator().manual_seed(measured.settings.seed)
+    probe = torch.randn(problem.size, generator=generator).to(problem.device, problem.dtype)
+    rounding = 100 * torch.finfo(problem.dtype).eps * float((gauss @ probe).norm())
+    if float((residual @ probe).norm()) <= rounding:
+        nothing = probe.new_zeros(count)
+        return Eigenpairs(nothing, probe.new_zeros(problem.size, count), nothing, 1)
+    residual.prepare(1000)
+    return top_eigenpairs(residual, count, tol=1e-2, seed=measured.settings.seed)
+
+
 def parameter_vectors(measured: Measurement) -> Float[Tensor, "p k"]:
     """The top C eigenvectors of G: v_i = Dᵀ s_i/√λ_i."""
-    count = measured.count
+    count = measured.places
     values = measured.pairs.values[:count]
     kept = values > 1e-9 * values[0]
     vectors = measured.gram.columns_times(measured.pairs.vectors[:, :count][:, kept])

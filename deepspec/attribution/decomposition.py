@@ -9,7 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.knockouts import top_values
-from deepspec.attribution.parts import CellFrame, Complement, Means, Part, named_parts, within_class
+from deepspec.attribution.parts import (
+    BetweenClass,
+    CellFrame,
+    Complement,
+    Means,
+    OwnClass,
+    Part,
+    named_parts,
+    within_class,
+)
 from deepspec.krylov import Estimate, trace
 from deepspec.operators import AlgebraicOperator, GaussNewton, SymmetricOperator
 from deepspec.problem import Problem
@@ -17,6 +26,7 @@ from deepspec.structure import ClassStructure, Convention
 
 MOST_CELLS = 1024
 PRODUCTS_FOR_TRACE = 48
+FEW = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +79,7 @@ class MeanGram:
 
     def of(self, part: Part) -> Float[Tensor, "j j"] | None:
         """⟨means, means⟩ within one part, on an orthonormal basis of it."""
-        if not self.complete:
+        if not self.complete and not isinstance(part, (BetweenClass, OwnClass)):
             return None
         turn = self.basis.double().T @ part.basis.double()
         return turn.T @ self.gram @ turn
@@ -109,13 +119,14 @@ def decompose(
     whole_trace
         tr G.
     top
-        How many eigenvalues of each part.
+        How many eigenvalues of each part; 10 of those that cost products, with very many classes.
     residual
         See :func:`identity_residual`.
     start
         Directions that the top eigenvectors of G_within may be near.
     """
     frame = means.frame
+    few = top if means.complete else min(top, FEW)
     summaries = []
     whole: dict[str, Part] = {**named_parts(frame), "means": Means(frame)}
     for name, part in whole.items():
@@ -127,14 +138,14 @@ def decompose(
             size = float(values.sum())
         else:
             inside = gram.project_out(Complement(part))
-            kept = top_values(inside, top)
+            kept = top_values(inside, few)
             size = trace(inside, PRODUCTS_FOR_TRACE, seed=seed).value
         summaries.append(PartSummary(name, part.rank, size, size / whole_trace, kept))
     within = within_class(frame)
     size = whole_trace - summaries[-1].trace
-    values = torch.zeros(top, dtype=torch.float64)
+    values = torch.zeros(few, dtype=torch.float64)
     if within.rank:
-        values = top_values(gram.project_out(Means(frame)), top, start)
+        values = top_values(gram.project_out(Means(frame)), few, start[:, :few])
     share = size / whole_trace
     summaries.insert(2, PartSummary("within_class", within.rank, size, share, values))
     return Decomposition(convention, tuple(summaries), residual)

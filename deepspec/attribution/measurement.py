@@ -28,7 +28,8 @@ from deepspec.operators import AlgebraicOperator
 from deepspec.problem import Problem
 from deepspec.structure import Convention
 
-MOST_MINI_BULK = 30
+MOST_MINI_BULK, FEWER_MINI_BULK = 30, 15
+MOST_PLACES = 20
 REMOVABLE = ("global_mean", "between_class", "cross_class", "within_class", "own_class")
 SYMBOLS = {
     "global_mean": "G_global",
@@ -102,9 +103,15 @@ class Measurement:
         return at_hand(self.operator) is not None
 
     @property
-    def looked_at(self) -> int:
-        """How many eigenvalues of each knockout are needed."""
-        return self.count + self.mini
+    def places(self) -> int:
+        """How many of the top C eigenvalues are compared: with very many classes not all."""
+        return self.count if self.means.complete else min(self.count, MOST_PLACES)
+
+    def looked_at(self, name: str) -> int:
+        """How many eigenvalues are needed once a part is knocked out."""
+        if self.means.complete or name == "cross_class":
+            return self.count + self.mini
+        return self.count if name == "within_class" else self.places
 
     def part(self, name: str) -> Part | Complement:
         """A part's projector."""
@@ -121,7 +128,7 @@ class Measurement:
             return removed_share(before, after, 0, 1, rank)
         if name == "cross_class":
             return removed_share(before, after, self.count, self.mini, rank)
-        return removed_share(before, after, 0, self.count, rank)
+        return removed_share(before, after, 0, self.places, rank)
 
 
 def measure(problem: Problem, settings: Settings) -> Measurement:
@@ -133,9 +140,11 @@ def measure(problem: Problem, settings: Settings) -> Measurement:
     means = mean_gram(operator, frame)
     exact = at_hand(operator)
     rank = CrossClass(frame).rank
-    mini = rank if exact is not None else min(rank, MOST_MINI_BULK)
+    most = MOST_MINI_BULK if means.complete else FEWER_MINI_BULK
+    mini = rank if exact is not None else min(rank, most)
     count = problem.num_classes
-    wanted = min(gram.size, max(2 * count, count + 2 * mini) + 1)
+    places = count if means.complete else min(count, MOST_PLACES)
+    wanted = min(gram.size, count + max(places, 2 * mini) + 1)
     if exact is not None:
         values, vectors = torch.linalg.eigh(exact.double())
         values, vectors = values.flip(0)[:wanted], vectors.flip(1)[:, :wanted].to(exact.dtype)
@@ -169,12 +178,12 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
     part = measured.part(name)
     if isinstance(part, Complement):
         return _without_within(measured, part, thorough=thorough)
-    count = measured.looked_at
+    count = measured.looked_at(name)
     start = part_free(measured, part)
     nothing = torch.full((count,), torch.nan, dtype=torch.float64)
     label = f"G − {SYMBOLS[name]}"
     remaining = measured.operator.project_out(part)
-    subtracted, spectrum = _spectrum(measured, label, remaining, start, thorough=thorough)
+    subtracted, spectrum = _spectrum(measured, label, remaining, start, count, thorough=thorough)
     if not thorough:
         return Knockout(name, part.rank, subtracted, nothing, None)
     projected = nothing
@@ -185,7 +194,7 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
         else:
             image = measured.operator @ basis
         schur = SchurComplement(measured.operator, basis, image)
-        projected, _ = _spectrum(measured, label, schur, start, thorough=False)
+        projected, _ = _spectrum(measured, label, schur, start, count, thorough=False)
     return Knockout(name, part.rank, subtracted, projected, spectrum)
 
 
@@ -200,11 +209,12 @@ def _spectrum(
     label: str,
     operator: AlgebraicOperator,
     start: Float[Tensor, "m k"],
+    count: int,
     *,
     thorough: bool,
 ) -> tuple[Float[Tensor, " k"], Spectrum | None]:
     """The top eigenvalues of what is left, and if asked for all of its spectrum."""
-    count, settings = measured.looked_at, measured.settings
+    settings = measured.settings
     top = torch.zeros(count, dtype=torch.float64)
     if measured.exact:
         matrix = at_hand(operator)
@@ -234,7 +244,7 @@ def _spectrum(
 
 def _without_within(measured: Measurement, part: Complement, *, thorough: bool) -> Knockout:
     """G − G_within, the means alone: from their Gram matrix where all cells are in it."""
-    count = measured.looked_at
+    count = measured.looked_at("within_class")
     top = torch.zeros(count, dtype=torch.float64)
     nothing = torch.full((count,), torch.nan, dtype=torch.float64)
     label = f"G − {SYMBOLS['within_class']}"
@@ -246,7 +256,7 @@ def _without_within(measured: Measurement, part: Complement, *, thorough: bool) 
         start = part_free(measured, Means(measured.frame))
         remaining = measured.operator.project_out(part)
         start = measured.pairs.vectors[:, : measured.count] - start
-        top, found = _spectrum(measured, label, remaining, start, thorough=True)
+        top, found = _spectrum(measured, label, remaining, start, count, thorough=True)
         assert found is not None
         spectrum = found
     projected = nothing

@@ -14,7 +14,7 @@ so λ is an eigenvalue of G above the spectrum of G_within exactly when
   C. By the same Schur complement these are the largest eigenvalues of S on span(E) plus that
   space, a Rayleigh–Ritz value: never too high, and better with every product.
 
-(THEORY's ``Outliers beyond their means``; [000] §6 leaves the size of the deviation open.)
+(docs/theory.md §1, "Outliers beyond their means"; [000] §6 leaves their deviation open.)
 In S's coordinates, with z_i = P_within S E y_i/√ℓ_i (at no cost once S E is there),
 u_iᵀ G_within u_i = ‖z_i‖² and ∫ dμ_i(x)/(λ − x) = (1 + z_iᵀ(λ − P_within S P_within)⁻¹ z_i)/λ.
 """

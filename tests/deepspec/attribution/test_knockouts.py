@@ -48,7 +48,7 @@ def build(case: Case) -> tuple[deepspec.Problem, dict[str, Tensor], Tensor]:
 def test_every_knockout_against_its_definition(case: Case, exact_up_to: int) -> None:
     problem, parts, G = build(case)
     measured = measure(problem, Settings(draws=2, exact_up_to=exact_up_to))
-    count = measured.looked_at
+    count = measured.looked_at("cross_class")
     scale = float(torch.linalg.matrix_norm(G, 2))
     torch.testing.assert_close(
         measured.pairs.values.cpu(), top(G, len(measured.pairs.values)), atol=1e-5 * scale, rtol=0
