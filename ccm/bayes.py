@@ -138,7 +138,7 @@ def _cyclic_sign(j: int, b: int) -> float:
 
 
 def bayes_spectrum(model: CanonicalClassificationModel) -> Spectrum:
-    """Every eigenvalue of the population FIM at the Bayes classifier; THEORY §2, level 3.
+    """Every eigenvalue of the population FIM at the Bayes classifier; docs/theory.md §2, level 3.
 
     Labels: "outliers" (C-1, the larger standard number), "mini-bulk: antisymmetric"
     (C-1)(C-2)/2, "mini-bulk: standard" C-1, "mini-bulk: symmetric" C(C-3)/2, "mini-bulk: trivial"

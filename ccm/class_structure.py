@@ -11,8 +11,8 @@ the class of sample i; class and cross-class means are weighted means:
     within_class   Σ_{i,c'} w_{i,c'} (g_{i,c'} - g_{c,c'})(…)ᵀ                 G_within
     own_class      Σ_c w_{c,c} g_{c,c} g_{c,c}ᵀ                                G_{c=c'}
 
-(THEORY §1; [002] Appendix A, with the cross deviation from g_c, not g_c'.) They sum to G for any
-weights and class sizes. With u = X V for a vector v, d_{i,c'} = ⟨g_{i,c'}, v⟩ is
+(docs/theory.md §1; [002] Appendix A, with the cross deviation from g_c, not g_c'.) They sum
+to G for any weights and class sizes. With u = X V for a vector v, d_{i,c'} = ⟨g_{i,c'}, v⟩ is
 ⟨p_i, u_i⟩ - u_{i,c'}, and a coefficient a_{i,c'} of g_{i,c'} goes back as
 r_i = p_i Σ_{c'} a_{i,c'} - a_i.
 """
@@ -82,7 +82,9 @@ def class_structure(
     y: Int[np.ndarray, " n"],
     probabilities: Float[np.ndarray, "n C"],
 ) -> ClassStructure:
-    """G_class, G_cross, G_within and G_{c=c'} of the empirical FIM; THEORY §1, [002] Appendix A.
+    """G_class, G_cross, G_within and G_{c=c'} of the empirical FIM.
+
+    docs/theory.md §1; [002] Appendix A.
 
     Parameters
     ----------

@@ -16,8 +16,8 @@ the law of :mod:`ccm.bulk_law`, here of D(C-1) eigenvalues (the other D are zero
 at z(τ_j), which is outside the bulk exactly when dz/dτ = δ - f(τ_j) > 0. So the
 critical SNR is where τ_j meets the upper critical point τ₊: t² = Cδ (τ₊/ℓ_j - 1).
 
-One correction to THEORY §2: its second condition, 1 + δ y_j ℓ₁ > 0 (that is τ_j > ℓ₁), is not
-needed. Without it the mini-bulk is detached just the same, but in the gap of a split bulk.
+No condition 1 + δ y_j ℓ₁ > 0 (that is τ_j > ℓ₁) is needed beside it: where that fails the
+mini-bulk is detached just the same, but in the gap of a split bulk.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class CanonicalClassificationModel:
         return self.means[labels] + noise, labels
 
     def bayes_probabilities(self, X: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n C"]:
-        """The posterior of the classes, softmax(t x_1, …, t x_C); THEORY §2, level 3.
+        """The posterior of the classes, softmax(t x_1, …, t x_C); docs/theory.md §2, level 3.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class CanonicalClassificationModel:
     def bayes_error(self) -> float:
         """The smallest possible misclassification rate, 1 - ∫ φ(z - t) Φ(z)^(C-1) dz.
 
-        THEORY §2, level 3; to 1e-12 absolute.
+        docs/theory.md §2, level 3; to 1e-12 absolute.
 
         Examples
         --------
@@ -193,7 +193,7 @@ class CanonicalClassificationModel:
     def bayes_alpha(self) -> float:
         """α = 1 - E p_true of the Bayes classifier, the mean probability it gives to wrong classes.
 
-        THEORY §2, level 3: (C-1) E p_b for x of another class than b; to 1e-12 absolute.
+        docs/theory.md §2, level 3: (C-1) E p_b for x of another class than b; to 1e-12 absolute.
 
         Raises
         ------

@@ -156,7 +156,7 @@ def simulate(
     alpha: float | None = None,
     weight_decay: float = 1e-4,
 ) -> Simulation:
-    """Sample, fit, and form the FIM; THEORY §2, level 4.
+    """Sample, fit, and form the FIM; docs/theory.md §2, level 4.
 
     Parameters
     ----------

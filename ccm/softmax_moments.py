@@ -63,7 +63,7 @@ def softmax_moment(
     """E[Π_k x_k · p_b] for x ~ N(t e_a, I_C) and p = softmax(t x), b the softmax class.
 
     Exact to quadrature accuracy (about 1e-14 absolute for 0 ≤ t ≤ 8); see the module's
-    docstring for the equation. THEORY §2, level 3.
+    docstring for the equation. docs/theory.md §2, level 3.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def largest_coordinate_error(num_classes: int, snr: float) -> float:
     """The chance that x_a is not the largest coordinate of x ~ N(t e_a, I_C).
 
     1 - ∫ φ(z - t) Φ(z)^(C-1) dz, computed as ∫ φ(z - t) (1 - Φ(z)^(C-1)) dz without
-    cancellation. THEORY §2, level 3.
+    cancellation. docs/theory.md §2, level 3.
 
     Examples
     --------

@@ -26,7 +26,7 @@ def other_probability(C: Scalar, alpha: Scalar) -> Scalar:
 def class_eigenvalues(C: Scalar, alpha: Scalar) -> tuple[Scalar, Scalar]:
     """ℓ₁ (once) and ℓ₂ (C-2 times), the eigenvalues of U_c besides the 0 of U_c 1 = 0.
 
-    THEORY §2, level 1. [002] says after Lemma 8.1 that U_c has rank C; it is C-1.
+    docs/theory.md §2, level 1. [002] says after Lemma 8.1 that U_c has rank C; it is C-1.
 
     Examples
     --------

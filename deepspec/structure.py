@@ -1,7 +1,7 @@
 """Class and cross-class structure: G taken apart into the parts that cause its spectrum.
 
-Every part is JᵀKJ with K acting on logits (THEORY: one J v and one Jᵀ r a product), so none of
-the C² mean gradients, vectors of length p, is ever formed.
+Every part is JᵀKJ with K acting on logits (docs/theory.md §1): a product is one J v and
+one Jᵀ r, and none of the C² mean gradients, vectors of length p, is ever formed.
 
 Both papers average the same directions J_iᵀ(p_i − e_c') under different weights:
 

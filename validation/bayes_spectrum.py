@@ -49,7 +49,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="bayes-spectrum",
     claim="At the optimum the FIM's spectrum is level 3, exactly, and not level 1",
-    source="ours (THEORY §2, level 3)",
+    source="ours (docs/theory.md §2, level 3)",
     prediction="every eigenvalue at the fitted classifier tends to level 3 as N^(-1/2)",
     tolerance=(
         "power -0.50 ± 0.12 (the fit adds a bias of order DC/n at small N), last error below "

@@ -110,7 +110,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="finite-sample-law",
     claim="At finite N the bulk spreads by a law, and outliers leave it at a critical SNR",
-    source="ours (THEORY §2, level 2); general theory arXiv 2502.15655",
+    source="ours (docs/theory.md §2, level 2); general theory arXiv 2502.15655",
     prediction="bulk cdf, group locations and edge as the law has them, in all three regimes",
     tolerance=(
         "KS < C/D + 0.005 (absorbed signal eigenvalues move the cdf by up to C/D); group means "

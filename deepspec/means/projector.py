@@ -33,7 +33,7 @@ class SpanKernel(LogitKernel):
 
 
 class MeansProjector(Projector):
-    """P = JᵀK'J with K' = L (LᵀΘL)⁺ Lᵀ: one J v and one Jᵀ r a product (THEORY §1, knockouts).
+    """P = JᵀK'J with K' = L (LᵀΘL)⁺ Lᵀ: one J v and one Jᵀ r a product (docs/theory.md §1).
 
     Made by :meth:`deepspec.Means.projector`. Exact to ε times the condition number of the Gram
     of the means' directions; directions below ``100 r ε`` of the largest are left out, as

@@ -60,7 +60,7 @@ _KERNELS: WeakKeyDictionary[Problem, TangentKernel] = WeakKeyDictionary()
 
 
 def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel:
-    """Θ = J Jᵀ (THEORY §1, "Exact spectra"), once per problem; asked again, the same object.
+    """Θ = J Jᵀ (docs/theory.md §1, "Exact spectra"), once per problem.
 
     Linear layers, 2-d convolutions, batch and layer normalisation and embeddings add their share
     by a formula from inputs and errors; parameters that are shared, tied, used outside their

@@ -5,7 +5,7 @@ logit c by its output there,
 
     ∂f_c/∂W = Σ_t δ_{c,t} x_tᵀ,    ∂f_c/∂b = Σ_t δ_{c,t},
 
-so a bias is the weight of one more input that is always 1 (THEORY §1, "Exact spectra"). A
+so a bias is the weight of one more input that is always 1 (docs/theory.md §1, "Exact spectra"). A
 position is a row of a sequence or a place in an image; channels that do not mix (groups of a
 convolution, features of a normalisation) are groups g, each with k inputs and o outputs.
 """

@@ -75,8 +75,8 @@ class ExactSpectrum:
 def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) -> ExactSpectrum:
     """Every eigenvalue of JᵀKJ, from those of LᵀΘL (K = L Lᵀ) or of FᵀKF (Θ = F Fᵀ).
 
-    THEORY §1, "Exact spectra". A is G, a part of the class structure, any sum, difference or
-    multiple of them, or one of these with a subspace projected out: with an orthonormal basis V
+    docs/theory.md §1, "Exact spectra". A is G, a part of the class structure, any sum, difference
+    or multiple of them, or one of these with a subspace projected out: with an orthonormal basis V
     of that subspace, Θ becomes Θ − (J V)(J V)ᵀ, and nothing else changes.
 
     Parameters

@@ -193,7 +193,7 @@ def test_simulated_bulk_and_outliers() -> None:
 
 
 def test_the_mini_bulk_in_the_gap_of_a_split_bulk() -> None:
-    """Where THEORY's second condition would call it absorbed: all C(C-2) are there."""
+    """Where a condition 1 + δyℓ₁ > 0 would call it absorbed: all C(C-2) are there."""
     law = finite_sample_law(CanonicalClassificationModel(800, 5, 12.0), 0.1, per_class=8)
     (_, gap_low), (gap_high, _) = law.edges
     location = law.location("mini-bulk")
