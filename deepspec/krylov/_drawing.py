@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.krylov._arguments import check_whole
+
 
 @dataclass(frozen=True, eq=False)
 class Marks:
@@ -47,8 +49,7 @@ def check_drawing(kappa: float | None, points: int) -> None:
     """Raise ValueError for a κ or a number of points that draws nothing."""
     if kappa is not None and not 1 < kappa < math.inf:
         raise ValueError(f"expected kappa above 1 (the bumps' contrast), got {kappa}")
-    if points < 2:
-        raise ValueError(f"expected at least 2 points, got {points}")
+    check_whole(points, 2, "points")
 
 
 def cells(low: float, high: float, points: int) -> tuple[Tensor, Tensor]:

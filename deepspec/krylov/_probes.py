@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.krylov._arguments import check_whole
 from deepspec.krylov._inner import inner
 from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
@@ -27,9 +28,8 @@ def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
         return int(torch.randint(2**62, (), generator=generator, device=place))
     if seed is None:
         return 0
-    if seed < 0:
-        raise ValueError(f"expected a seed of at least 0, got {seed}")
-    return seed
+    check_whole(seed, 0, "a seed")
+    return int(seed)
 
 
 def normal_vector(A: SymmetricOperator, seed: int, index: int) -> Float[Tensor, " p"]:

@@ -12,12 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._arguments import check_operator, check_positive, check_whole
 from deepspec.krylov._drawing import Curve, Marks, bump_width, cells, check_drawing, draw
 from deepspec.krylov._probes import resolve_seed
 from deepspec.krylov.lanczos import (
     Reorthogonalize,
     check_reorthogonalize,
-    check_steps,
     open_checkpoint,
 )
 from deepspec.krylov.quadrature import Quadrature, run_probes
@@ -244,8 +244,7 @@ class SpectralDensity:
 
 def _check(kappa: float, points: int, margin: float) -> None:
     check_drawing(kappa, points)
-    if margin <= 0:
-        raise ValueError(f"expected a positive margin, got {margin}")
+    check_positive(margin, "margin")
 
 
 def spectral_density(
@@ -306,9 +305,9 @@ def spectral_density(
     >>> density.ritz_values[0].round(decimals=9).abs()
     tensor([0., 1., 2., 9.], dtype=torch.float64)
     """
-    check_steps(steps)
-    if probes < 1:
-        raise ValueError(f"expected at least 1 probe, got {probes}")
+    check_operator(A)
+    check_whole(steps, 1, "steps")
+    check_whole(probes, 1, "probes")
     _check(kappa, points, margin)
     full = check_reorthogonalize(reorthogonalize)
     chosen = resolve_seed(seed, generator)

@@ -10,6 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.krylov._arguments import (
+    check_operator,
+    check_positive,
+    check_vectors,
+    check_whole,
+)
 from deepspec.krylov._probes import dimension, resolve_seed
 from deepspec.krylov._thick_restart import KEYS, Search
 from deepspec.krylov.lanczos import open_checkpoint
@@ -84,9 +90,9 @@ def top_eigenpairs(
     """
     k = _checked(A, k, which, tol, start)
     capacity = 2 * k + 20 if max_subspace is None else max_subspace
-    if capacity < k + 5:
-        raise ValueError(f"expected max_subspace of at least {k + 5}, got {capacity}")
+    check_whole(capacity, k + 5, "max_subspace")
     budget = 100 * k + 1000 if max_products is None else max_products
+    check_whole(budget, 1, "max_products")
     chosen = resolve_seed(seed, generator)
     store = None
     if checkpoint is not None:
@@ -105,14 +111,13 @@ def top_eigenpairs(
 
 def _checked(A: SymmetricOperator, k: int, which: str, tol: float, start: Tensor | None) -> int:
     """k, cut to what there is; raises ValueError for what cannot be right."""
-    if k < 1:
-        raise ValueError(f"expected k of at least 1, got {k}")
+    check_operator(A)
+    check_whole(k, 1, "k")
     if which not in KEYS:
         raise ValueError(f"expected which to be one of {', '.join(KEYS)}; got {which!r}")
-    if not tol > 0:
-        raise ValueError(f"expected a positive tol, got {tol}")
-    if start is not None and (start.ndim != 2 or start.shape[0] != A.size or not start.shape[1]):
-        raise ValueError(f"expected start columns ({A.size}, b), got {tuple(start.shape)}")
+    check_positive(tol, "tol")
+    if start is not None:
+        check_vectors(A, start, columns=True)
     if dimension(A) < 1:
         raise ValueError("expected an operator with something left in it; all was projected out")
     return min(k, dimension(A))

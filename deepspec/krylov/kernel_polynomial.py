@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._arguments import check_operator, check_positive, check_whole
 from deepspec.krylov._drawing import cells, check_drawing
 from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov.density import SpectralDensity
-from deepspec.krylov.lanczos import check_steps
 from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
 
@@ -163,12 +163,11 @@ def kernel_polynomial_density(
     >>> round(float(density.values.sum() * density.spacing), 12)
     1.0
     """
-    check_steps(steps)
-    if probes < 1:
-        raise ValueError(f"expected at least 1 probe, got {probes}")
+    check_operator(A)
+    check_whole(steps, 1, "steps")
+    check_whole(probes, 1, "probes")
     check_drawing(None, points)
-    if margin <= 0:
-        raise ValueError(f"expected a positive margin, got {margin}")
+    check_positive(margin, "margin")
     chosen = resolve_seed(seed, generator)
     seen = run_probes(A, 32, 1, chosen, None)
     low, high = SpectralDensity(seen, 3.0, 2, margin).range

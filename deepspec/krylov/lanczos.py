@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import Checkpoint, as_tensor
+from deepspec.krylov._arguments import check_operator, check_vectors, check_whole
 from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import dimension, normal_vector, resolve_seed
 from deepspec.krylov._progress import progress
@@ -245,6 +246,8 @@ def lanczos(
     ------
     ValueError
         If ``steps`` is below 1, ``start`` is zero or not finite, or ``reorthogonalize`` unknown.
+    TypeError
+        If an argument is of another kind, or ``start`` of another dtype or device.
     FloatingPointError
         If a product is not finite.
     CheckpointMismatch
@@ -256,15 +259,12 @@ def lanczos(
     >>> T.ritz_values.round(decimals=9), (3 * T.ritz_weights).round(decimals=9)
     (tensor([1., 2., 3.], dtype=torch.float64), tensor([1., 1., 1.], dtype=torch.float64))
     """
-    check_steps(steps)
+    check_operator(A)
+    check_whole(steps, 1, "steps")
     full = check_reorthogonalize(reorthogonalize)
-    if start.shape != (A.size,):
-        raise ValueError(f"expected a start of shape ({A.size},), got {tuple(start.shape)}")
-    norm = math.sqrt(inner(start, start))
-    if not norm or not math.isfinite(norm):
-        raise ValueError(f"expected a start that is finite and not zero, got one of norm {norm}")
+    check_vectors(A, start, columns=False)
     chosen = resolve_seed(seed, generator)
-    run = Recurrence(A, start / norm, steps, full, chosen)
+    run = Recurrence(A, start / math.sqrt(inner(start, start)), steps, full, chosen)
     if checkpoint is None:
         complete(run, None)
         return run.tridiagonal()
@@ -305,9 +305,3 @@ def check_reorthogonalize(reorthogonalize: str) -> bool:
     if reorthogonalize not in ("none", "full"):
         raise ValueError(f'expected reorthogonalize="none" or "full", got {reorthogonalize!r}')
     return reorthogonalize == "full"
-
-
-def check_steps(steps: int) -> None:
-    """Raise ValueError unless there is a step to take."""
-    if steps < 1:
-        raise ValueError(f"expected at least 1 step, got {steps}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._arguments import check_operator, check_positive, check_whole
 from deepspec.krylov._drawing import Curve, Marks, bump_width, cells, check_drawing, draw
 from deepspec.krylov._probes import resolve_seed
 from deepspec.krylov.lanczos import (
     Reorthogonalize,
     check_reorthogonalize,
-    check_steps,
     open_checkpoint,
 )
 from deepspec.krylov.quadrature import Quadrature, run_probes
@@ -221,8 +220,7 @@ class LogSpectralDensity:
 
 def _check(epsilon: float, kappa: float | None, points: int, per: str) -> None:
     check_drawing(kappa, points)
-    if not 0 < epsilon < math.inf:
-        raise ValueError(f"expected epsilon above 0 (log |λ| needs a floor), got {epsilon}")
+    check_positive(epsilon, "epsilon, the floor of log |λ|,")
     if per not in ("log", "unit"):
         raise ValueError(f'expected per="log" or per="unit", got {per!r}')
 
@@ -277,9 +275,9 @@ def log_spectral_density(
     >>> round(float(density.positive.sum() * density.spacing), 1)
     0.5
     """
-    check_steps(steps)
-    if probes < 1:
-        raise ValueError(f"expected at least 1 probe, got {probes}")
+    check_operator(A)
+    check_whole(steps, 1, "steps")
+    check_whole(probes, 1, "probes")
     _check(epsilon, kappa, points, per)
     full = check_reorthogonalize(reorthogonalize)
     chosen = resolve_seed(seed, generator)

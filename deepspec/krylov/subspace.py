@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
-from deepspec.krylov.lanczos import check_steps
 from deepspec.krylov.pairs import Eigenpairs
 from deepspec.operators.base import SymmetricOperator
 
@@ -37,9 +37,9 @@ def subspace_iteration(
     >>> subspace_iteration(A, k=1).values
     tensor([-8.], dtype=torch.float64)
     """
-    check_steps(iterations)
-    if k < 1:
-        raise ValueError(f"expected k of at least 1, got {k}")
+    check_operator(A)
+    check_whole(iterations, 1, "iterations")
+    check_whole(k, 1, "k")
     k = min(k, dimension(A))
     chosen = resolve_seed(seed, generator)
     A.prepare(k * iterations)

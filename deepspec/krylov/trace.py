@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.operators.base import SymmetricOperator
@@ -131,8 +132,8 @@ class _Sketch:
     """Ω, AΩ, an orthonormal basis Q of its span, AQ, and each direction's share outside."""
 
     def __init__(self, A: SymmetricOperator, products: int, seed: int) -> None:
-        if products < 4:
-            raise ValueError(f"expected at least 4 products, got {products}")
+        check_operator(A)
+        check_whole(products, 4, "products")
         count = min(products // 2, dimension(A))
         self.dimension = dimension(A)
         A.prepare(products)

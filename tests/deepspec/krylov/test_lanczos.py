@@ -162,7 +162,7 @@ def test_products_that_are_not_finite_are_named(bad: float) -> None:
 
 def test_bad_arguments() -> None:
     A = MatrixOperator(torch.eye(3))
-    with pytest.raises(ValueError, match="at least 1 step, got 0"):
+    with pytest.raises(ValueError, match="steps of at least 1, got 0"):
         lanczos(A, 0, torch.ones(3))
     with pytest.raises(ValueError, match='"none" or "full"'):
         lanczos(A, 1, torch.ones(3), "some")
@@ -170,7 +170,7 @@ def test_bad_arguments() -> None:
         lanczos(A, 1, torch.ones(4))
     with pytest.raises(ValueError, match="not zero"):
         lanczos(A, 1, torch.zeros(3))
-    with pytest.raises(ValueError, match="seed of at least 0"):
+    with pytest.raises(ValueError, match="a seed of at least 0"):
         lanczos(A, 1, torch.ones(3), seed=-1)
     with pytest.raises(ValueError, match="got both"):
         lanczos(A, 1, torch.ones(3), seed=1, generator=torch.Generator())

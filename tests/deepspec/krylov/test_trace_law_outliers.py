@@ -62,7 +62,7 @@ def test_the_trace_of_a_compression_is_that_of_what_is_left() -> None:
 def test_bad_arguments_of_trace() -> None:
     A = Diagonal(torch.tensor([1.0, torch.nan, 2.0]))
     for estimator in (trace, frobenius_norm):
-        with pytest.raises(ValueError, match="at least 4 products, got 3"):
+        with pytest.raises(ValueError, match="products of at least 4, got 3"):
             estimator(A, 3)
         with pytest.raises(FloatingPointError, match="Diagonal"):
             estimator(A, 4)
