@@ -73,7 +73,7 @@ def attribute(
     draws
         Of each null; by default 19, or 4 where n · p is above 2 · 10⁸.
     steps, probes
-        Lanczos steps and probes of each density; by default 100, or 48 where n · p is large.
+        Lanczos steps and probes of each density; by default 100, or 32 where n · p is large.
     exact_up_to
         Where n · C is at most this, the spectra of G and of all its knockouts are exact.
 
@@ -97,9 +97,10 @@ def attribute(
         convention,
         seed,
         (4 if large else 19) if draws is None else draws,
-        (48 if large else 100) if steps is None else steps,
+        (32 if large else 100) if steps is None else steps,
         probes,
         exact_up_to,
+        10 if large else 30,
     )
     _check(problem, chosen, test=test, untrained=untrained)
     before: dict[str, float] = {}

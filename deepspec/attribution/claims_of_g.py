@@ -26,8 +26,8 @@ from deepspec.attribution.parts import (
 from deepspec.attribution.verdicts import Finding, judge
 
 CLEAR = 1.25
+ROUGH = 1e-2
 CAUSES = {"top outlier": "global_mean", "outliers": "between_class", "mini-bulk": "cross_class"}
-DRAWS_OF_COSTLY_NULLS = 5
 
 
 def above(values: Float[Tensor, " k"], edge: float) -> int:
@@ -83,7 +83,7 @@ def nulls_of(measured: Measurement) -> dict[str, dict[str, Float[Tensor, " b"]]]
     """For each claim and null, the shares that its draws remove."""
     settings, problem = measured.settings, measured.problem
     known = without_pairs(measured)
-    few = min(settings.draws, DRAWS_OF_COSTLY_NULLS)
+    few = settings.costly_draws
     found: dict[str, dict[str, list[float]]] = {
         "top outlier": {"shuffled labels": [], "a random subspace": []},
         "outliers": {"shuffled labels": [], "regrouped samples": [], "a random subspace": []},
@@ -104,7 +104,8 @@ def nulls_of(measured: Measurement) -> dict[str, dict[str, Float[Tensor, " b"]]]
             left = recycled_values(measured.operator, CrossClass(frame), known.pairs, count)
             found["mini-bulk"]["shuffled labels"].append(measured.removed("cross_class", left))
             inside = measured.operator.project_out(Complement(Means(frame)))
-            kept = top_values(inside, measured.places)
+            start = Means(frame) @ known.pairs.vectors[:, : measured.places]
+            kept = top_values(inside, measured.places, start, tol=ROUGH)
             found["bulk"]["shuffled labels"].append(selectivity(measured, kept, 0.0))
             for claim, part in CAUSES.items():
                 rank = measured.part(part).rank

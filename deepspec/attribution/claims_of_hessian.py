@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.attribution.alignment import Alignment, principal_cosines, share_inside
-from deepspec.attribution.claims_of_g import CLEAR, DRAWS_OF_COSTLY_NULLS
+from deepspec.attribution.claims_of_g import CLEAR
 from deepspec.attribution.knockouts import LOOSE, ritz
 from deepspec.attribution.measurement import Measurement
-from deepspec.attribution.nulls import random_subspace, shuffled_labels
+from deepspec.attribution.nulls import LEAST_SHARE, random_subspace, shuffled_labels
 from deepspec.attribution.parts import BetweenClass, CrossClass
 from deepspec.attribution.spectra import Spectrum, estimated_spectrum
 from deepspec.attribution.verdicts import Finding, judge
@@ -84,7 +84,7 @@ def hessian_side(measured: Measurement, edge: float) -> HessianSide:
     projected = top_eigenpairs(remaining, count, tol=LOOSE, seed=settings.seed).values
     random = [
         _without_random(hessian, top, count, settings.seed, draw)
-        for draw in range(min(settings.draws, DRAWS_OF_COSTLY_NULLS))
+        for draw in range(settings.costly_draws)
     ]
     spectra = [_spectrum(measured, "Hess", hessian, top, count)]
     energies = bulk_energies(measured, hessian, residual, top.vectors[:, :count])
@@ -160,7 +160,7 @@ def bulk_energies(
 
     of_hessian = hessian @ probes
     found = []
-    for draw in range(min(settings.draws, DRAWS_OF_COSTLY_NULLS)):
+    for draw in range(settings.costly_draws):
         labels = shuffled_labels(problem, settings.seed, draw)
         found.append(energy(of_hessian - RelabelledResidual(problem, labels) @ probes))
     nulls = torch.tensor(found, dtype=torch.float64)
@@ -188,6 +188,8 @@ def _without_random(
 ) -> Float[Tensor, " k"]:
     """Lower bounds on the top eigenvalues of Hess ⊘ (a random subspace of rank C)."""
     rank = min(count, hessian.size - 1)
+    if rank < LEAST_SHARE * hessian.size:  # then it can hardly differ from its mean
+        return (1 - rank / hessian.size) * top.values[:count].double().cpu()
     basis = random_subspace(hessian.size, rank, top.vectors, 15_485_863 * (seed + 1) + draw)
     inside = basis.T @ top.vectors
     kept = top.vectors - basis @ inside

@@ -84,18 +84,21 @@ class KnownPairs:
 
 
 def top_values(
-    operator: SymmetricOperator, count: int, start: Float[Tensor, "m k"] | None = None
+    operator: SymmetricOperator,
+    count: int,
+    start: Float[Tensor, "m k"] | None = None,
+    tol: float = LOOSE,
 ) -> Float[Tensor, " count"]:
     """The largest eigenvalues, float64, filled up with zeros where there are fewer.
 
-    Residuals are at most a thousandth of each eigenvalue λ, so that λ is good to about a
-    millionth of itself over its relative gap.
+    Residuals are at most ``tol`` (a thousandth) of each eigenvalue λ, so that λ is good to about
+    tol² (a millionth) of itself over its relative gap.
     """
     if count < 1:
         return torch.zeros(0, dtype=torch.float64)
     if start is not None and float(start.abs().max()) == 0.0:
         start = None
-    pairs = top_eigenpairs(operator, count, tol=LOOSE, start=start)
+    pairs = top_eigenpairs(operator, count, tol=tol, start=start)
     found = torch.zeros(count, dtype=torch.float64)
     found[: len(pairs.values)] = pairs.values.double().cpu()
     return found

@@ -28,8 +28,8 @@ from deepspec.operators import AlgebraicOperator
 from deepspec.problem import Problem
 from deepspec.structure import Convention
 
-MOST_MINI_BULK, FEWER_MINI_BULK = 30, 15
 MOST_PLACES = 20
+MOST_OF_FEW = 4
 REMOVABLE = ("global_mean", "between_class", "cross_class", "within_class", "own_class")
 SYMBOLS = {
     "global_mean": "G_global",
@@ -56,6 +56,8 @@ class Settings:
         Of every Lanczos density.
     exact_up_to
         Form S, and take exact spectra, when n·C is at most this.
+    mini_bulk
+        How many eigenvalues of the mini-bulk are looked at where spectra are not exact.
     """
 
     convention: Convention = "jmlr2020"
@@ -64,6 +66,12 @@ class Settings:
     steps: int = 100
     probes: int = 1
     exact_up_to: int = 2000
+    mini_bulk: int = 30
+
+    @property
+    def costly_draws(self) -> int:
+        """Draws of those nulls that cost C² products or more each."""
+        return min(self.draws, 5 if self.draws > MOST_OF_FEW else 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +117,9 @@ class Measurement:
 
     def looked_at(self, name: str) -> int:
         """How many eigenvalues are needed once a part is knocked out."""
-        if self.means.complete or name == "cross_class":
+        if self.exact or name == "cross_class":
             return self.count + self.mini
-        return self.count if name == "within_class" else self.places
+        return {"within_class": self.count, "global_mean": 1}.get(name, self.places)
 
     def part(self, name: str) -> Part | Complement:
         """A part's projector."""
@@ -140,8 +148,7 @@ def measure(problem: Problem, settings: Settings) -> Measurement:
     means = mean_gram(operator, frame)
     exact = at_hand(operator)
     rank = CrossClass(frame).rank
-    most = MOST_MINI_BULK if means.complete else FEWER_MINI_BULK
-    mini = rank if exact is not None else min(rank, most)
+    mini = rank if exact is not None else min(rank, settings.mini_bulk)
     count = problem.num_classes
     places = count if means.complete else min(count, MOST_PLACES)
     wanted = min(gram.size, count + max(places, 2 * mini) + 1)
@@ -183,7 +190,8 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
     nothing = torch.full((count,), torch.nan, dtype=torch.float64)
     label = f"G − {SYMBOLS[name]}"
     remaining = measured.operator.project_out(part)
-    subtracted, spectrum = _spectrum(measured, label, remaining, start, count, thorough=thorough)
+    shown = thorough and name != "global_mean"
+    subtracted, spectrum = _spectrum(measured, label, remaining, start, count, thorough=shown)
     if not thorough:
         return Knockout(name, part.rank, subtracted, nothing, None)
     projected = nothing

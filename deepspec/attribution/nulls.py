@@ -12,7 +12,7 @@ from deepspec.attribution.parts import CellFrame
 from deepspec.problem import Problem
 from deepspec.structure import Convention, cross_class_weights
 
-MOST_ENTRIES, MOST_WORK = 2 * 10**8, 4 * 10**10
+MOST_ENTRIES, MOST_WORK, LEAST_SHARE = 2 * 10**8, 4 * 10**10, 1e-3
 
 
 def shuffled_labels(problem: Problem, seed: int, draw: int) -> Int[Tensor, " n"]:
@@ -62,11 +62,13 @@ def without_random_subspace(
 
     In the coordinates of S that is S − Y Yᵀ with Y = D R, and the known eigenvectors serve as the
     space of trial vectors. Costs J R: half of rank-many products. Where R would be too large to
-    form, its mean takes its place: E Y Yᵀ = (rank/p) S.
+    form, or is so small a share of p that it can hardly differ from its mean, the mean takes its
+    place: E Y Yᵀ = (rank/p) S.
     """
     size = gram.problem.size
     rank = min(rank, size)
-    if size * rank > MOST_ENTRIES or size * rank**2 > MOST_WORK:
+    too_large = size * rank > MOST_ENTRIES or size * rank**2 > MOST_WORK
+    if too_large or rank < LEAST_SHARE * size:
         expected = torch.zeros(count, dtype=torch.float64)
         known = (1 - rank / size) * pairs.values[:count].double().cpu()
         expected[: len(known)] = known

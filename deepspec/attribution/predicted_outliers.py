@@ -100,7 +100,7 @@ def predict_outliers(
     class_only: Float[Tensor, " k"],
     edge: float,
     *,
-    steps: int = 20,
+    steps: int = 8,
 ) -> PredictedOutliers:
     """Predict as many outliers of G as there are true ones to compare with.
 
@@ -116,7 +116,7 @@ def predict_outliers(
         The largest eigenvalue of G_within. Where even the first order lies below it, the u_i does
         not stick out, and there is no root to be had.
     steps
-        Products a root may take (at most 20 are spent on one).
+        Products for each root.
     """
     wide = basis.double().T @ image.double()
     levels, turn = torch.linalg.eigh((wide + wide.T) / 2)

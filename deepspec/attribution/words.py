@@ -52,7 +52,7 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
         sentences.append(
             f"Averages of gradients alone predict the top {len(error)} eigenvalues to within "
             f"{100 * float(means.max()):.0f} %, and with {split.predicted.products['coupled']} "
-            f"products each to within {100 * float(error.max()):.1f} %."
+            f"products each to within {_error(float(error.max()))}."
         )
     return sentences
 
@@ -71,6 +71,10 @@ def _nulls_in_words(finding: Finding) -> str:
 
 def _share(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"
+
+
+def _error(value: float) -> str:
+    return "0.1 %" if value < 0.001 else f"{100 * value:.1f} %"
 
 
 def _single(claim: str) -> bool:

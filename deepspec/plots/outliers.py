@@ -126,7 +126,15 @@ def parts_chart(split: SplitAttribution) -> Figure:
     base = np.zeros(len(names))
     for part, look in PARTS.items():
         shares = np.array([d.part(part).share for d in split.decompositions])
-        left.bar(names, shares, bottom=base, color=look.colour, label=look.name, width=0.6)
+        left.bar(
+            names,
+            shares,
+            bottom=base,
+            color=look.colour,
+            hatch=look.hatch,
+            label=look.name,
+            width=0.6,
+        )
         base += shares
     left.set_ylabel("share of tr G")
     left.set_title("trace of G")
@@ -135,7 +143,7 @@ def parts_chart(split: SplitAttribution) -> Figure:
     base = np.zeros(len(place))
     for part, look in PARTS.items():
         shares = spectrum.top_causes[part].numpy()
-        right.bar(place, shares, bottom=base, color=look.colour, width=0.8)
+        right.bar(place, shares, bottom=base, color=look.colour, hatch=look.hatch, width=0.8)
         base += shares
     right.set_xlabel("number i of the eigenvalue of G")
     right.set_title("each of the top C eigenvalues")

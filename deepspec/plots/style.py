@@ -21,19 +21,20 @@ LIGHT = "#BBBBBB"
 
 @dataclass(frozen=True)
 class Look:
-    """Colour (Okabe and Ito's), marker, line style and name of one thing."""
+    """Colour (Okabe and Ito's), marker, line style, name and hatching of one thing."""
 
     colour: str
     marker: str
     line: str
     name: str
+    hatch: str = ""
 
 
 PARTS = {
     "between_class": Look("#D55E00", "^", "-", "class means"),
-    "cross_class": Look("#009E73", "s", "--", "cross-class means"),
-    "within_class": Look("#0072B2", "o", "-.", "scatter within classes"),
-    "own_class": Look("#CC79A7", "D", ":", "own-class means"),
+    "cross_class": Look("#009E73", "s", "--", "cross-class means", "///"),
+    "within_class": Look("#0072B2", "o", "-.", "scatter within classes", "..."),
+    "own_class": Look("#CC79A7", "D", ":", "own-class means", "xxx"),
 }
 WHOLE = Look("#000000", "x", "-", "G")
 PALETTE = (
@@ -66,6 +67,8 @@ SETTINGS: dict[Any, Any] = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "svg.hashsalt": "deepspec",
+    "hatch.color": "white",
+    "hatch.linewidth": 0.6,
 }
 
 

@@ -101,13 +101,13 @@ def test_two_classes() -> None:
 def test_very_many_classes_of_five() -> None:
     """Above 32 classes their C² means are not all formed. A study has a hundred classes."""
     generator = torch.Generator().manual_seed(0)
-    labels = planted.labels_of([5] * 36)
-    features = torch.eye(36, 40)[labels] * 4
-    features = features + 0.3 * torch.randn(180, 40, generator=generator)
-    model = torch.nn.Linear(40, 36, bias=False)
+    labels = planted.labels_of([5] * 33)
+    features = torch.eye(33, 36)[labels] * 4
+    features = features + 0.3 * torch.randn(165, 36, generator=generator)
+    model = torch.nn.Linear(36, 33, bias=False)
     torch.nn.init.zeros_(model.weight)
     with torch.no_grad():
-        model.weight[:, :36] = 2.0 * torch.eye(36)
+        model.weight[:, :33] = 2.0 * torch.eye(33)
     found = attribute(deepspec.Problem(model, (features, labels)), draws=3, steps=20).train
     assert found.finding("outliers").answer == "supported"
     assert found.means is None
