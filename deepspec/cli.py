@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,23 +14,17 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from deepspec import networks
 from deepspec.attribution import CLAIMS, Attribution, attribute
-from deepspec.data import digits
-from deepspec.loading import from_factory, load_weights
-from deepspec.problem import Problem
+from deepspec.jobs import BUILT_IN, Net, built_in, own
 from deepspec.report import write_report
 from deepspec.structure import Convention
-from deepspec.training import Training, train
 
 app = typer.Typer(
     help="Which part of a trained classifier's spectrum has which cause.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": networks.mlp, "convnet": networks.convnet}
 
 
 class Precision(StrEnum):
@@ -72,7 +65,7 @@ def demo(
             out,
             overwrite,
             as_json,
-            lambda: _built_in("mlp", per_class=100, epochs=60, learning_rate=0.05, seed=seed),
+            lambda: built_in("mlp", per_class=100, epochs=60, learning_rate=0.05, seed=seed),
             {"command": "demo", "seed": seed},
             lambda net: _attribute(net, Papers.jmlr2020, seed, None),
         )
@@ -139,8 +132,8 @@ def attribute_command(
 
         def prepare() -> Net:
             if model in BUILT_IN and weights is None and data == "digits":
-                return _built_in(model, per_class, epochs, learning_rate, seed, **options)
-            return _own(model, weights, data, test_data, per_class, seed, options)
+                return built_in(model, per_class, epochs, learning_rate, seed, **options)
+            return own(model, weights, data, test_data, per_class, seed, options)
 
         configuration = {
             "command": "attribute",
@@ -179,74 +172,6 @@ def report(
     with errors_in_one_line():
         write_report(Attribution.load(folder), out, overwrite=overwrite)
         Console().print(f"{out / 'report.html'}")
-
-
-class Net:
-    """A net with its problems, ready to be attributed."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        test: Problem | None,
-        untrained: Problem | None,
-        training: Training | None,
-    ) -> None:
-        self.problem, self.test, self.untrained = problem, test, untrained
-        self.training = training
-
-
-def _built_in(
-    name: str, per_class: int, epochs: int, learning_rate: float, seed: int, **options: Any
-) -> Net:
-    split = digits(per_class, seed, image=name == "convnet")
-    model = BUILT_IN[name](seed=seed)
-    untrained = copy.deepcopy(model).eval()
-    training = train(model, *split.train, epochs=epochs, learning_rate=learning_rate, seed=seed)
-    if training.error_rate > 0:
-        typer.echo(
-            f"note: {training.error_rate:.1%} of the training samples are still wrong after "
-            f"{epochs} epochs; the papers train to zero error (raise --epochs)",
-            err=True,
-        )
-    problems = [
-        Problem(net, part, **options)
-        for net, part in ((model, split.train), (model, split.test), (untrained, split.train))
-    ]
-    return Net(problems[0], problems[1], problems[2], training)
-
-
-def _own(
-    model_name: str,
-    weights: Path | None,
-    data: str,
-    test_data: str | None,
-    per_class: int,
-    seed: int,
-    options: dict[str, Any],
-) -> Net:
-    model = BUILT_IN[model_name](seed=seed) if model_name in BUILT_IN else from_factory(model_name)
-    if not isinstance(model, nn.Module):
-        raise ValueError(
-            f"expected {model_name} to return a torch.nn.Module, got {type(model).__name__}"
-        )
-    untrained = None
-    if weights is not None:
-        untrained = copy.deepcopy(model)
-        load_weights(model, weights)
-    train_data: Any
-    held_out: Any
-    if data == "digits":
-        split = digits(per_class, seed, image=model_name == "convnet")
-        train_data, held_out = split.train, split.test
-    else:
-        train_data = from_factory(data)
-        held_out = None if test_data is None else from_factory(test_data)
-    return Net(
-        Problem(model, train_data, **options),
-        None if held_out is None else Problem(model, held_out, **options),
-        None if untrained is None else Problem(untrained, train_data, **options),
-        None,
-    )
 
 
 def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> Attribution:

@@ -51,6 +51,7 @@ ORDER = {
         "networks",
         "training",
         "loading",
+        "jobs",
         "plots",
         "report",
         "cli",

@@ -40,7 +40,7 @@ class SpectralDensity:
         The contrast κ of the bumps, the number of grid points, and the share of the range that is
         added at both ends.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0])))
     >>> density = spectral_density(A, steps=2)
     >>> round(float(density.values.sum() * density.spacing), 12)
@@ -299,7 +299,7 @@ def spectral_density(
     CheckpointMismatch
         If the checkpoint is of another operator or configuration.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0, 2.0, 9.0], dtype=torch.float64)))
     >>> density = spectral_density(A, steps=4, probes=2)
     >>> density.ritz_values[0].round(decimals=9).abs()

@@ -115,7 +115,7 @@ def joined_spectrum(
         As in :func:`spectral_density`.
 
     >>> import torch
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([9.0, 2.0, 1.0, 0.0], dtype=torch.float64)))
     >>> whole = joined_spectrum(A, k=1)
     >>> whole.pair_mass, bool(whole.rest.ritz_values.max() < 3)

@@ -157,7 +157,7 @@ def kernel_polynomial_density(
     ArithmeticError
         If an eigenvalue lies outside the range that 32 steps suggested.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0])))
     >>> density = kernel_polynomial_density(A, steps=8)
     >>> round(float(density.values.sum() * density.spacing), 12)

@@ -253,7 +253,7 @@ def lanczos(
     CheckpointMismatch
         If the checkpoint is of another operator, start or configuration.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)))
     >>> T = lanczos(A, 3, torch.ones(3, dtype=torch.float64))
     >>> T.ritz_values.round(decimals=9), (3 * T.ritz_weights).round(decimals=9)

@@ -45,7 +45,7 @@ class LogSpectralDensity:
         over both sides. ``"unit"``: per unit of |λ|, and Σ values · widths is 1. The paper prints
         the factor 1/θ in a density that it calls one of log λ; here it is one or the other.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([-1.0, 1.0, 10.0, 100.0])))
     >>> density = log_spectral_density(A, steps=4)
     >>> round(float((density.positive + density.negative).sum() * density.spacing), 12)
@@ -269,7 +269,7 @@ def log_spectral_density(
     CheckpointMismatch
         If the checkpoint is of another operator or configuration.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64)))
     >>> density = log_spectral_density(A, steps=4, probes=100)
     >>> round(float(density.positive.sum() * density.spacing), 1)

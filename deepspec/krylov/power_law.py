@@ -61,7 +61,7 @@ def fit_power_law(
 
     >>> import torch
     >>> from deepspec.krylov import log_spectral_density
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> spectrum = torch.linspace(0.1, 1, 400, dtype=torch.float64) ** -1.0
     >>> A = MatrixOperator(torch.diag(spectrum))
     >>> density = log_spectral_density(A, 400, probes=10, per="unit")

@@ -32,7 +32,7 @@ def subspace_iteration(
     ValueError
         If ``k`` or ``iterations`` is below 1.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 2.0, -8.0], dtype=torch.float64)))
     >>> subspace_iteration(A, k=1).values
     tensor([-8.], dtype=torch.float64)

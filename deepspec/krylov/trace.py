@@ -82,7 +82,7 @@ def trace(
     FloatingPointError
         If a product is not finite.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -1.0] + 20 * [0.0], dtype=torch.float64)))
     >>> round(trace(A, products=8).value, 9)
     3.0
@@ -113,7 +113,7 @@ def frobenius_norm(
     FloatingPointError
         If a product is not finite.
 
-    >>> from deepspec.operators.algebra import MatrixOperator
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -3.0] + 20 * [0.0], dtype=torch.float64)))
     >>> round(frobenius_norm(A, products=8).value, 9)
     5.0

@@ -11,6 +11,7 @@ from torch import Tensor
 from deepspec.means.columns import MeanColumns
 from deepspec.operators.algebra import Projector
 from deepspec.operators.logit_space import LogitKernel
+from deepspec.operators.on_problem import ProblemOperator
 from deepspec.problem import Problem
 
 
@@ -32,7 +33,7 @@ class SpanKernel(LogitKernel):
         return f"span of {self.whitening.shape[1]} means"
 
 
-class MeansProjector(Projector):
+class MeansProjector(ProblemOperator, Projector):
     """P = JᵀK'J with K' = L (LᵀΘL)⁺ Lᵀ: one J v and one Jᵀ r a product (docs/theory.md §1).
 
     Made by :meth:`deepspec.Means.projector`. Exact to ε times the condition number of the Gram
@@ -62,18 +63,6 @@ class MeansProjector(Projector):
     @property
     def rank(self) -> int:
         return self.kernel.whitening.shape[1]
-
-    @property
-    def size(self) -> int:
-        return self.problem.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.problem.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.problem.device
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"span": self.name, "rank": self.rank, **self.problem.fingerprint()}

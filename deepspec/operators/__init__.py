@@ -5,12 +5,12 @@ from deepspec.operators.algebra import (
     ColumnSpace,
     Compression,
     LinearCombination,
-    MatrixOperator,
     Projector,
 )
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.hessian import Hessian, Residual
 from deepspec.operators.logit_space import GaussNewton, LogitKernel, LogitSpaceOperator
+from deepspec.operators.matrix import MatrixOperator
 
 __all__ = [
     "AlgebraicOperator",

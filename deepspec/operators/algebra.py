@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ class AlgebraicOperator(SymmetricOperator):
         return Compression(self, ColumnSpace(pairs.vectors))
 
 
-class _Shaped(AlgebraicOperator):
+class Shaped(AlgebraicOperator):
     """An operator of the size, dtype and device of something it is made of."""
 
     @property
@@ -97,43 +96,7 @@ class Projector(AlgebraicOperator):
 
 
 @dataclass(frozen=True, eq=False)
-class MatrixOperator(_Shaped):
-    """A symmetric matrix that is at hand in full.
-
-    >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 1.0])))
-    >>> (2 * A) @ torch.tensor([1.0, 1.0])
-    tensor([6., 2.])
-
-    Raises
-    ------
-    ValueError
-        If the matrix is not square or not symmetric to rounding.
-    """
-
-    matrix: Float[Tensor, "p p"]
-
-    def __post_init__(self) -> None:
-        matrix = self.matrix
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
-        tolerance = 100 * torch.finfo(matrix.dtype).eps * float(matrix.abs().max())
-        if float((matrix - matrix.T).abs().max()) > tolerance:
-            raise ValueError("expected a symmetric matrix; pass (M + M.T) / 2 if that is meant")
-
-    @property
-    def _like(self) -> SymmetricOperator | Tensor:
-        return self.matrix
-
-    def fingerprint(self) -> dict[str, str | int | float]:
-        digest = hashlib.sha256(self.matrix.detach().cpu().contiguous().numpy().tobytes())
-        return {**self._identity(), "matrix": digest.hexdigest()}
-
-    def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        return self.matrix @ columns
-
-
-@dataclass(frozen=True, eq=False)
-class LinearCombination(_Shaped):
+class LinearCombination(Shaped):
     """Σ_i a_i A_i, one product of each A_i."""
 
     terms: tuple[tuple[float, SymmetricOperator], ...]
@@ -208,7 +171,7 @@ class LinearCombination(_Shaped):
         return total
 
 
-class ColumnSpace(_Shaped, Projector):
+class ColumnSpace(Shaped, Projector):
     """The orthogonal projector onto the span of given columns, by a basis of it.
 
     Parameters
@@ -241,7 +204,7 @@ class ColumnSpace(_Shaped, Projector):
         return self.basis @ (self.basis.T @ columns)
 
 
-class SumOfSpaces(_Shaped, Projector):
+class SumOfSpaces(Shaped, Projector):
     """The orthogonal projector onto range(P) + range(Q), for any P and Q.
 
     P + R, with R the projector onto what Q adds: the span of (I − P) Q. Nothing is counted
@@ -275,7 +238,7 @@ class SumOfSpaces(_Shaped, Projector):
         return self.first @ columns + self.added @ (self.added.T @ columns)
 
 
-class Compression(_Shaped):
+class Compression(Shaped):
     """(I − P) A (I − P): what A is off the range of P.
 
     Of its p eigenvalues, :attr:`removed` are zero because of P and mean nothing; estimators
@@ -286,6 +249,7 @@ class Compression(_Shaped):
     to it, as eigenvectors of the compression are) this is (I − Q)(I − P) A (I − P)(I − Q); where
     they do not, that product would let back in a part of what P removed.
 
+    >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
     >>> axes = torch.eye(3)
     >>> twice = A.project_out(ColumnSpace(axes[:, :1])).project_out(ColumnSpace(axes[:, :2]))

@@ -55,7 +55,7 @@ class SymmetricOperator(ABC):
         dict
             Names and values; floats are compared to a relative 32 ε of the dtype.
 
-        >>> from deepspec.operators.algebra import MatrixOperator
+        >>> from deepspec.operators.matrix import MatrixOperator
         >>> MatrixOperator(torch.eye(2)).fingerprint()["size"]
         2
         """

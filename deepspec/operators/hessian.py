@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +11,12 @@ from torch import Tensor
 
 from deepspec.autodiff import LogitGradient
 from deepspec.engine import PRODUCTS_WORTH_HOLDING
-from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.on_problem import ProblemOperator
 from deepspec.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)
-class SecondDerivative(AlgebraicOperator):
+class SecondDerivative(ProblemOperator):
     """∇²φ(θ) for φ a sum over samples of a function of each one's logits."""
 
     problem: Problem
@@ -25,18 +24,6 @@ class SecondDerivative(AlgebraicOperator):
     @abstractmethod
     def logit_gradient(self, rows: slice) -> LogitGradient:
         """∂φ/∂(logits) of some samples, as a function of their logits."""
-
-    @property
-    def size(self) -> int:
-        return self.problem.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.problem.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.problem.device
 
     @property
     def _kind(self) -> str:
@@ -49,13 +36,6 @@ class SecondDerivative(AlgebraicOperator):
         """Make ready for many products: hold what fits the problem's memory budget."""
         if products >= PRODUCTS_WORTH_HOLDING:
             self.problem.engine.hold_hessian(self._kind, self.logit_gradient)
-
-    def plan(self) -> dict[str, str | int]:
-        return dict(self.problem.plan)
-
-    def follow(self, plan: Mapping[str, str | int]) -> None:
-        if plan != self.problem.plan:
-            self.problem.plan = dict(plan)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": self._kind, **self.problem.fingerprint()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from deepspec.engine import PRODUCTS_WORTH_HOLDING
 from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.on_problem import ProblemOperator
 from deepspec.problem import Problem
 
 
@@ -82,7 +82,7 @@ def combine(*terms: tuple[float, LogitKernel]) -> LogitKernel:
 
 
 @dataclass(frozen=True, eq=False)
-class LogitSpaceOperator(AlgebraicOperator):
+class LogitSpaceOperator(ProblemOperator):
     """JᵀKJ, J = ∂f/∂θ the Jacobian of all logits, K a kernel on logit space.
 
     One product is one J v and one Jᵀ r, whatever K is; sums and differences of such operators
@@ -91,18 +91,6 @@ class LogitSpaceOperator(AlgebraicOperator):
 
     problem: Problem
     kernel: LogitKernel
-
-    @property
-    def size(self) -> int:
-        return self.problem.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.problem.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.problem.device
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if isinstance(self.kernel, RowwiseKernel):
@@ -113,13 +101,6 @@ class LogitSpaceOperator(AlgebraicOperator):
         """Make ready for many products: hold what fits the problem's memory budget."""
         if products >= PRODUCTS_WORTH_HOLDING:
             self.problem.engine.hold_jacobian()
-
-    def plan(self) -> dict[str, str | int]:
-        return dict(self.problem.plan)
-
-    def follow(self, plan: Mapping[str, str | int]) -> None:
-        if plan != self.problem.plan:
-            self.problem.plan = dict(plan)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"kernel": self.kernel.describe(), **self.problem.fingerprint()}

@@ -10,11 +10,11 @@ from deepspec.operators.algebra import (
     ColumnSpace,
     Compression,
     LinearCombination,
-    MatrixOperator,
     Projector,
     SumOfSpaces,
     range_basis,
 )
+from deepspec.operators.matrix import MatrixOperator
 from deepspec.operators.orthonormal import orthonormal_basis
 
 P = 12

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepspec.operators.algebra import AlgebraicOperator, MatrixOperator
+from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.matrix import MatrixOperator
 
 
 def _spectra() -> dict[str, np.ndarray]:

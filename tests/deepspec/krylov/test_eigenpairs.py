@@ -6,7 +6,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from deepspec.krylov import Eigenpairs, NotConverged, subspace_iteration, top_eigenpairs
-from deepspec.operators.algebra import ColumnSpace, MatrixOperator
+from deepspec.operators.algebra import ColumnSpace
+from deepspec.operators.matrix import MatrixOperator
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, normal, rotated
 
 

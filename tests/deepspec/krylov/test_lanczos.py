@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from deepspec.krylov import lanczos
 from deepspec.krylov._inner import inner
 from deepspec.krylov.lanczos import Recurrence
-from deepspec.operators.algebra import MatrixOperator
+from deepspec.operators.matrix import MatrixOperator
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, normal, rotated
 
 

@@ -1,0 +1,35 @@
+"""What all operators of a classifier share: its size, precision, device, and choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.problem import Problem
+
+
+class ProblemOperator(AlgebraicOperator):
+    """A symmetric operator on the parameters of a problem."""
+
+    problem: Problem
+
+    @property
+    def size(self) -> int:
+        return self.problem.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.problem.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.problem.device
+
+    def plan(self) -> dict[str, str | int]:
+        return dict(self.problem.plan)
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        if plan != self.problem.plan:
+            self.problem.plan = dict(plan)
