@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.checkpoint import load_state, save_state
+from deepspec.checkpoint import Checkpoint, as_tensor, load_state, save_state
 from deepspec.krylov._arguments import check_operator, check_positive, check_whole
 from deepspec.krylov._drawing import cells, check_drawing
 from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
+from deepspec.krylov._resuming import opened
 from deepspec.krylov.density import SpectralDensity
 from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
+
+RANGE_STEPS = 32  # products for the range (Normalization, [002], Algorithm 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +139,8 @@ def kernel_polynomial_density(
     margin: float = 0.05,
     seed: int | None = None,
     generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 30.0,
 ) -> KernelPolynomialDensity:
     """The density of A's eigenvalues from 2 · ``steps`` Chebyshev moments of each probe.
 
@@ -149,6 +155,8 @@ def kernel_polynomial_density(
         Products per probe, after 32 for the range (Normalization, [002], Algorithm 4).
     probes, points, margin, seed, generator
         As in :func:`deepspec.spectral_density`.
+    checkpoint, checkpoint_every
+        As in :func:`deepspec.krylov.lanczos`; the run for the range has a folder in that folder.
 
     Raises
     ------
@@ -156,6 +164,8 @@ def kernel_polynomial_density(
         If ``steps`` or ``probes`` is below 1, or the grid cannot be drawn.
     ArithmeticError
         If an eigenvalue lies outside the range that 32 steps suggested.
+    CheckpointMismatch
+        If the checkpoint is of another operator or configuration.
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0])))
@@ -169,40 +179,108 @@ def kernel_polynomial_density(
     check_drawing(None, points)
     check_positive(margin, "margin")
     chosen = resolve_seed(seed, generator)
-    seen = run_probes(A, 32, 1, chosen, None)
-    low, high = SpectralDensity(seen, 3.0, 2, margin).range
-    A.prepare(steps * probes)
-    rows = []
-    with progress("Chebyshev", steps * probes) as advance:
-        for index in range(probes):
-            rows.append(_moments(A, unit_probe(A, chosen, index), steps, low, high, advance))
-    moments = torch.tensor(rows, dtype=torch.float64)
-    return KernelPolynomialDensity(moments, low, high, points, seen.products + steps * probes)
+    settings = {"steps": steps, "probes": probes, "margin": margin, "seed": chosen}
+    store, saved = opened(checkpoint, checkpoint_every, A, "moments", settings)
+    run = _Moments(A, steps, probes, chosen)
+    if saved is None:
+        within = None if store is None else replace(store, path=store.path / "range")
+        seen = run_probes(A, RANGE_STEPS, 1, chosen, within)
+        run.low, run.high = SpectralDensity(seen, 3.0, 2, margin).range
+        run.for_range = seen.products
+    else:
+        run.restore(*saved)
+    run.complete(store)
+    products = run.for_range + steps * probes
+    return KernelPolynomialDensity(torch.stack(run.rows), run.low, run.high, points, products)
 
 
-def _moments(
-    A: SymmetricOperator,
-    start: Tensor,
-    steps: int,
-    low: float,
-    high: float,
-    advance: Callable[[], None],
-) -> list[float]:
-    centre, half = (low + high) / 2, (high - low) / 2
-    previous, current = start, (A @ start).sub_(start, alpha=centre).div_(half)
-    moments = [1.0, inner(current, start)]
-    advance()
-    for _ in range(1, steps):
-        square = inner(current, current)
-        image = (A @ current).sub_(current, alpha=centre).mul_(2 / half)
-        product = subtract_then_inner(image, 1.0, previous, current)
-        moments += [2 * square - 1.0, 2 * product - moments[1]]
-        if not abs(moments[-2]) < 1.5:
+class _Chebyshev:
+    """The recurrence from one start: t_{m+1} = 2 B t_m − t_{m−1}, two moments a product."""
+
+    def __init__(self, A: SymmetricOperator, start: Tensor, low: float, high: float) -> None:
+        self.operator = A
+        self.low, self.high = low, high
+        self.previous: Tensor | None = None
+        self.current = start
+        self.moments = [1.0]
+
+    def step(self) -> None:
+        """One product."""
+        centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        image = (self.operator @ self.current).sub_(self.current, alpha=centre)
+        if self.previous is None:
+            self.moments.append(inner(image.div_(half), self.current))
+        else:
+            square = inner(self.current, self.current)
+            image.mul_(2 / half)
+            product = subtract_then_inner(image, 1.0, self.previous, self.current)
+            self.moments += [2 * square - 1.0, 2 * product - self.moments[1]]
+        if not abs(self.moments[-2]) < 1.5:
             raise ArithmeticError(
-                f"the Chebyshev recurrence left [-1, 1] at moment {len(moments) - 2}: an "
-                f"eigenvalue lies outside [{low:g}, {high:g}], or a product is not finite; give a "
-                "larger margin, or use spectral_density, which needs no range"
+                f"the Chebyshev recurrence left [-1, 1] at moment {len(self.moments) - 2}: an "
+                f"eigenvalue lies outside [{self.low:g}, {self.high:g}], or a product is not "
+                "finite; give a larger margin, or use spectral_density, which needs no range"
             )
-        previous, current = current, image
-        advance()
-    return moments
+        self.previous, self.current = self.current, image
+
+
+class _Moments:
+    """The moments of each probe in turn; between two products it can be written down."""
+
+    def __init__(self, A: SymmetricOperator, steps: int, probes: int, seed: int) -> None:
+        self.operator = A
+        self.steps, self.probes, self.seed = steps, probes, seed
+        self.low, self.high = 0.0, 0.0
+        self.for_range = 0  # products
+        self.rows: list[Tensor] = []
+        self._running: _Chebyshev | None = None
+
+    def complete(self, store: Checkpoint | None) -> None:
+        """Take the products that are left, saving on the way and at the end."""
+        self.operator.prepare(RANGE_STEPS + self.steps * self.probes)
+        with progress("Chebyshev", self.steps * self.probes, self._taken) as advance:
+            while len(self.rows) < self.probes:
+                run = self._running or self._begun()
+                while len(run.moments) < 2 * self.steps:
+                    run.step()
+                    advance()
+                    self._running = run
+                    if store is not None:
+                        store.offer(self.state)
+                self.rows.append(as_tensor(run.moments))
+                self._running = None
+        if store is not None:
+            store.save(*self.state())
+
+    @property
+    def _taken(self) -> int:
+        running = 0 if self._running is None else len(self._running.moments) // 2
+        return self.steps * len(self.rows) + running
+
+    def _begun(self) -> _Chebyshev:
+        start = unit_probe(self.operator, self.seed, len(self.rows))
+        return _Chebyshev(self.operator, start, self.low, self.high)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that the next product depends on."""
+        range_found = {"low": self.low.hex(), "high": self.high.hex(), "products": self.for_range}
+        arrays = {f"moments {index}": row for index, row in enumerate(self.rows)}
+        run = self._running
+        if run is not None and run.previous is not None:
+            arrays |= {"current": run.current, "previous": run.previous}
+            arrays["moments so far"] = as_tensor(run.moments)
+        return {"range": range_found, "probes": len(self.rows)}, arrays
+
+    def restore(self, saved: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+        """Become the run whose :meth:`state` this is."""
+        range_found = saved["range"]
+        self.low, self.high = (float.fromhex(range_found[end]) for end in ("low", "high"))
+        self.for_range = range_found["products"]
+        self.rows = [arrays[f"moments {index}"] for index in range(saved["probes"])]
+        if "current" in arrays:
+            current, previous = (
+                arrays[n].to(self.operator.device) for n in ("current", "previous")
+            )
+            self._running = _Chebyshev(self.operator, current, self.low, self.high)
+            self._running.previous = previous
+            self._running.moments = arrays["moments so far"].tolist()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.checkpoint import load_state, save_state
+from deepspec.checkpoint import Checkpoint, load_state, save_state
 from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
+from deepspec.krylov._resuming import Images, opened
 from deepspec.operators.base import SymmetricOperator
 
 # The t_i share all columns but one, so the standard error of independent ones is too small: over
@@ -58,6 +61,8 @@ def trace(
     *,
     seed: int | None = None,
     generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 30.0,
 ) -> Estimate:
     """Σ λ_i by XTrace (Epperly, Tropp and Webber, 2024, section 2.1).
 
@@ -74,6 +79,11 @@ def trace(
     ----------
     products
         At least 4; an odd one is left unused. Taken to no more than 2 p.
+    seed, generator
+        Where the directions come from.
+    checkpoint, checkpoint_every
+        As in :func:`deepspec.krylov.lanczos`; the state is the images so far. That of one
+        estimate serves the other, :func:`frobenius_norm`, at no further product.
 
     Raises
     ------
@@ -81,13 +91,16 @@ def trace(
         If ``products`` is below 4.
     FloatingPointError
         If a product is not finite.
+    CheckpointMismatch
+        If the checkpoint is of another operator or configuration.
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -1.0] + 20 * [0.0], dtype=torch.float64)))
     >>> round(trace(A, products=8).value, 9)
     3.0
     """
-    sketch = _Sketch(A, products, resolve_seed(seed, generator))
+    chosen = resolve_seed(seed, generator)
+    sketch = _Sketch(A, products, chosen, checkpoint, checkpoint_every)
     quadratic = (sketch.directions * sketch.images).sum(0)
     on_span = torch.diagonal(sketch.coarse).sum() - sketch.left_out(sketch.coarse)
     cross = (sketch.across * sketch.inside).sum(0)
@@ -101,10 +114,17 @@ def frobenius_norm(
     *,
     seed: int | None = None,
     generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 30.0,
 ) -> Estimate:
     """√Σ λ_i², by the sketch of :func:`trace` applied to A² at no more products.
 
     ‖A‖² = ‖AQ_i‖² + (p − m + 1)/‖u_i‖² ‖Au_i‖² for each i left out; AQ and AΩ are at hand.
+
+    Parameters
+    ----------
+    products, seed, generator, checkpoint, checkpoint_every
+        As in :func:`trace`.
 
     Raises
     ------
@@ -112,13 +132,16 @@ def frobenius_norm(
         If ``products`` is below 4.
     FloatingPointError
         If a product is not finite.
+    CheckpointMismatch
+        If the checkpoint is of another operator or configuration.
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -3.0] + 20 * [0.0], dtype=torch.float64)))
     >>> round(frobenius_norm(A, products=8).value, 9)
     5.0
     """
-    sketch = _Sketch(A, products, resolve_seed(seed, generator))
+    chosen = resolve_seed(seed, generator)
+    sketch = _Sketch(A, products, chosen, checkpoint, checkpoint_every)
     gram = sketch.basis_images.T @ sketch.basis_images
     on_span = torch.diagonal(gram).sum() - sketch.left_out(gram)
     beyond = sketch.images - sketch.basis_images @ sketch.inside
@@ -128,34 +151,106 @@ def frobenius_norm(
     return Estimate(norm, error, square.products)
 
 
+@dataclass(frozen=True, eq=False)
+class _Basis:
+    """Q by rows, orthonormal, of the span of AΩ = QR; and AQ, or what there is of it."""
+
+    rows: Float[Tensor, "r p"]
+    upper: Float[Tensor, "m m"]
+    complete: bool  # whether the span holds all that A shows
+    images: Images
+
+
+class _Products:
+    """AΩ for random directions Ω, then AQ; between two blocks it can be written down."""
+
+    def __init__(self, A: SymmetricOperator, count: int, seed: int) -> None:
+        self.operator = A
+        self.probes = torch.stack([unit_probe(A, seed, i) for i in range(count)], dim=1)
+        self.images = Images(A, self.probes)
+        self.basis: _Basis | None = None
+
+    def complete(self, store: Checkpoint | None) -> _Basis:
+        """Take the products that are left, saving on the way and at the end."""
+        done = self.images.done + (0 if self.basis is None else self.basis.images.done)
+        with progress("sketch", 2 * self.probes.shape[1], done) as advance:
+
+            def after_block(count: int) -> None:
+                for _ in range(count):
+                    advance()
+                if store is not None:
+                    store.offer(self.state)
+
+            self.images.complete(after_block)
+            self.basis = self.basis or self._orthonormal()
+            self.basis.images.complete(after_block)
+        if store is not None:
+            store.save(*self.state())
+        return self.basis
+
+    def _orthonormal(self) -> _Basis:
+        A, count = self.operator, self.probes.shape[1]
+        images = self.scaled_images()
+        basis, upper = torch.linalg.qr(images)
+        sizes = torch.linalg.svdvals(upper)
+        small = 10 * count * torch.finfo(A.dtype).eps * sizes[0]
+        complete = bool(sizes[-1] <= small) or count == dimension(A)
+        if complete:
+            left, sizes, _ = torch.linalg.svd(images, full_matrices=False)
+            basis = left[:, sizes > small]
+        rows = basis.T.contiguous()
+        return _Basis(rows, upper.contiguous(), complete, Images(A, rows.T))
+
+    def scaled_images(self) -> Float[Tensor, "p m"]:
+        """AΩ in float64 for directions of length √dimension."""
+        return self.images.rows.T.double() * math.sqrt(dimension(self.operator))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that the next product depends on.
+
+        The basis too: found again in another arithmetic, it could be another one.
+        """
+        arrays = {"images": self.images.rows}
+        if self.basis is None:
+            return {}, arrays
+        arrays |= {"basis": self.basis.rows, "upper": self.basis.upper}
+        arrays["basis images"] = self.basis.images.rows
+        return {"complete": self.basis.complete}, arrays
+
+    def restore(self, saved: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+        """Become the products whose :meth:`state` this is."""
+        self.images.restore(arrays["images"])
+        if "basis" not in arrays:
+            return
+        rows, upper = (arrays[name].to(self.operator.device) for name in ("basis", "upper"))
+        self.basis = _Basis(rows, upper, saved["complete"], Images(self.operator, rows.T))
+        self.basis.images.restore(arrays["basis images"])
+
+
 class _Sketch:
     """Ω, AΩ, an orthonormal basis Q of its span, AQ, and each direction's share outside."""
 
-    def __init__(self, A: SymmetricOperator, products: int, seed: int) -> None:
+    def __init__(
+        self,
+        A: SymmetricOperator,
+        products: int,
+        seed: int,
+        checkpoint: str | Path | None,
+        checkpoint_every: float,
+    ) -> None:
         check_operator(A)
         check_whole(products, 4, "products")
         count = min(products // 2, dimension(A))
-        self.dimension = dimension(A)
+        settings = {"products": products, "seed": seed}
+        store, saved = opened(checkpoint, checkpoint_every, A, "sketch", settings)
+        taken = _Products(A, count, seed)
+        if saved is not None:
+            taken.restore(*saved)
         A.prepare(products)
-        with progress("sketch", 2) as advance:
-            probes = torch.stack([unit_probe(A, seed, i) for i in range(count)], dim=1)
-            self.directions = probes.double() * math.sqrt(self.dimension)
-            self.images = (A @ probes).double() * math.sqrt(self.dimension)
-            if not bool(torch.isfinite(self.images).all()):
-                raise FloatingPointError(
-                    f"a product of {type(A).__name__} holds NaN or infinity; look for them in "
-                    "the parameters, the data or the loss"
-                )
-            advance()
-            basis, upper = torch.linalg.qr(self.images)
-            sizes = torch.linalg.svdvals(upper)
-            small = 10 * count * torch.finfo(A.dtype).eps * sizes[0]
-            self.complete = bool(sizes[-1] <= small) or count == self.dimension
-            if self.complete:
-                left, sizes, _ = torch.linalg.svd(self.images, full_matrices=False)
-                basis = left[:, sizes > small]
-            self.basis_images = (A @ basis.to(A.dtype)).double()
-            advance()
+        found = taken.complete(store)
+        basis, self.complete = found.rows.T, found.complete
+        self.images, self.basis_images = taken.scaled_images(), found.images.rows.T.double()
+        self.directions = taken.probes.double() * math.sqrt(dimension(A))
         self.products = count + basis.shape[1]
         self.coarse = basis.T @ self.basis_images
         self.coarse = (self.coarse + self.coarse.T) / 2
@@ -164,12 +259,12 @@ class _Sketch:
         self.absent = torch.zeros_like(within)
         if not self.complete:
             # Q_i spans Q but for the direction s_i orthogonal to every other column of R.
-            eye = torch.eye(count, dtype=upper.dtype, device=upper.device)
-            absent = torch.linalg.solve_triangular(upper, eye, upper=True).T
+            eye = torch.eye(count, dtype=basis.dtype, device=basis.device)
+            absent = torch.linalg.solve_triangular(found.upper, eye, upper=True).T
             self.absent = absent / absent.norm(dim=0)
         self.inside = within - self.absent * (self.absent * within).sum(0)
         outside = self.directions.square().sum(0) - self.inside.square().sum(0)
-        self.scale = (self.dimension - count + 1) / outside.clamp_min(1e-300)
+        self.scale = (dimension(A) - count + 1) / outside.clamp_min(1e-300)
 
     def left_out(self, matrix: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:
         """sᵢᵀ M sᵢ for each direction that one estimate leaves out."""

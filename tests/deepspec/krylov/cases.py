@@ -66,6 +66,26 @@ class Diagonal(AlgebraicOperator):
         return self.diagonal[:, None] * columns
 
 
+class Interrupted(RuntimeError):
+    pass
+
+
+class Breaking(Diagonal):
+    """Stops where it would have to take more than so many products."""
+
+    def __init__(self, diagonal: torch.Tensor, after: int) -> None:
+        super().__init__(diagonal)
+        self.after = after
+
+    def fingerprint(self) -> dict:
+        return {"operator": "diagonal", "sum": float(self.diagonal.sum())}
+
+    def _product(self, columns: torch.Tensor) -> torch.Tensor:
+        if 0 <= self.after < self.products + columns.shape[1]:
+            raise Interrupted
+        return super()._product(columns)
+
+
 def normal(size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)

@@ -19,7 +19,14 @@ from deepspec.krylov import (
     spectral_density,
     top_eigenpairs,
 )
-from tests.deepspec.krylov.cases import Diagonal, eigenvalues, normal, rotated
+from tests.deepspec.krylov.cases import (
+    Breaking,
+    Diagonal,
+    Interrupted,
+    eigenvalues,
+    normal,
+    rotated,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 VICTIM = """
@@ -71,26 +78,6 @@ def test_a_run_that_is_killed_ends_in_the_same_bits(tmp_path: Path) -> None:
         _, found = load_state(tmp_path / "broken" / result)
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-class Interrupted(RuntimeError):
-    pass
-
-
-class Breaking(Diagonal):
-    """Stops after so many products, once."""
-
-    def __init__(self, diagonal: torch.Tensor, after: int) -> None:
-        super().__init__(diagonal)
-        self.after = after
-
-    def fingerprint(self) -> dict:
-        return {"operator": "diagonal", "sum": float(self.diagonal.sum())}
-
-    def _product(self, columns: torch.Tensor) -> torch.Tensor:
-        if self.products == self.after:
-            raise Interrupted
-        return super()._product(columns)
 
 
 SPECTRUM = torch.linspace(-1, 2, 300, dtype=torch.float64) ** 3

@@ -1,0 +1,80 @@
+"""What lets a run go on: the state it left, and products whose blocks do not depend on a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.checkpoint import Checkpoint
+from deepspec.krylov.lanczos import open_checkpoint
+from deepspec.operators.base import SymmetricOperator
+
+State = tuple[dict[str, Any], dict[str, Tensor]]
+
+# A block shares the passes over data that is not held between products, and is what a stop loses.
+COLUMNS_AT_ONCE = 4
+
+
+def opened(
+    path: str | Path | None,
+    every: float,
+    A: SymmetricOperator,
+    estimator: str,
+    settings: dict[str, Any],
+) -> tuple[Checkpoint | None, State | None]:
+    """The checkpoint of an estimator's run on A, if there is to be one, and the state in it."""
+    if path is None:
+        return None, None
+    store = open_checkpoint(path, every, A, estimator, settings)
+    return store, store.load()
+
+
+class Images:
+    """A times some columns, block after block; between two it can be written down.
+
+    Where the blocks begin, and how the images lie in memory, is the same wherever a run was
+    interrupted: both can change the rounding.
+    """
+
+    def __init__(self, A: SymmetricOperator, columns: Float[Tensor, "p k"]) -> None:
+        self._operator = A
+        self._columns = columns
+        self._rows = torch.empty(columns.shape[1], A.size, dtype=A.dtype, device=A.device)
+        self.done = 0
+
+    @property
+    def rows(self) -> Float[Tensor, "done p"]:
+        """The images so far, one a row."""
+        return self._rows[: self.done]
+
+    def restore(self, rows: Float[Tensor, "done p"]) -> None:
+        """Go on from these :attr:`rows`."""
+        self.done = rows.shape[0]
+        self.rows.copy_(rows)
+
+    def complete(self, after_block: Callable[[int], None]) -> None:
+        """Take the products that are left, telling after each block how many were in it.
+
+        Raises
+        ------
+        FloatingPointError
+            If a product is not finite.
+        """
+        count = self._rows.shape[0]
+        while self.done < count:
+            end = min(self.done + COLUMNS_AT_ONCE, count)
+            columns = self._columns[:, self.done : end].to(self._operator.dtype)
+            images = self._operator @ columns
+            if not bool(torch.isfinite(images).all()):
+                raise FloatingPointError(
+                    f"a product of {type(self._operator).__name__} holds NaN or infinity; look "
+                    "for them in the parameters, the data or the loss"
+                )
+            self._rows[self.done : end] = images.T
+            self.done = end
+            after_block(columns.shape[1])
