@@ -17,7 +17,7 @@ from deepspec.operators.base import SymmetricOperator
 State = tuple[dict[str, Any], dict[str, Tensor]]
 
 # A block shares the passes over data that is not held between products, and is what a stop loses.
-COLUMNS_AT_ONCE = 4
+COLUMNS_AT_ONCE = 8
 
 
 def opened(

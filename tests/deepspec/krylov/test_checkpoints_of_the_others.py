@@ -93,9 +93,10 @@ def test_killed_in_the_middle_of_a_write_it_goes_on(
             raise Interrupted
         real(source, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dies)
-        estimate_in(name, Breaking(SPECTRUM, -1), tmp_path)
+        with pytest.raises(Interrupted):
+            estimate_in(name, Breaking(SPECTRUM, -1), tmp_path)
     assert torch.equal(estimate_in(name, Breaking(SPECTRUM, -1), tmp_path), expected)
 
 
@@ -147,14 +148,13 @@ def test_the_range_of_another_run_is_refused_before_its_moments_begin(tmp_path: 
         kernel_polynomial_density(Breaking(SPECTRUM, 0), 5, margin=0.2, checkpoint=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["moments", "trace", "subspace"])
-def test_on_a_net_the_choices_it_was_begun_with_are_made_again(name: str, tmp_path: Path) -> None:
+def test_on_a_net_the_choices_it_was_begun_with_are_made_again(tmp_path: Path) -> None:
     def operator(budget: int) -> GaussNewton:
         model, features, labels = CASES[1].build()
         return GaussNewton(Problem(model, (features, labels), batch_size=2, memory_budget=budget))
 
     whole = operator(10**9)
-    expected = ESTIMATES[name](whole)
+    expected = trace(whole, 24)
     stopped, calls = operator(10**9), []
     stopped.follow(whole.plan())
     engine = stopped.problem.engine
@@ -162,12 +162,12 @@ def test_on_a_net_the_choices_it_was_begun_with_are_made_again(name: str, tmp_pa
 
     def breaks(kernel, columns):
         calls.append(columns.shape[1])
-        if len(calls) > 9:
+        if len(calls) > 2:
             raise Interrupted
         return product(kernel, columns)
 
     engine.sandwich_rows = breaks
     with pytest.raises(Interrupted):
-        estimate_in(name, stopped, tmp_path)
+        trace(stopped, 24, checkpoint=tmp_path, checkpoint_every=0)
     # Another budget would hold nothing and round otherwise; the saved plan wins.
-    assert torch.equal(estimate_in(name, operator(10**8), tmp_path), expected)
+    assert trace(operator(10**8), 24, checkpoint=tmp_path) == expected
