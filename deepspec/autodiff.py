@@ -72,7 +72,7 @@ class HeldJacobian(JacobianProducts):
     def bytes(self) -> int:
         """The memory it holds, beside the parameters."""
         kept = [*graph_tensors(self._logits), *self.constants]
-        return storage_bytes(kept) - storage_bytes(self._leaves)
+        return storage_bytes(kept, without=self._leaves)
 
 
 class TransientJacobian(JacobianProducts):
@@ -209,7 +209,7 @@ def _stacked(space: ParameterSpace, columns: Float[Tensor, "p k"]) -> dict[str, 
     """Columns as tensors (k, *shape), one for each parameter."""
     parts = columns.split(space.counts)
     return {
-        name: part.T.reshape(-1, *shape)
+        name: part.T.reshape(columns.shape[1], *shape)
         for name, part, shape in zip(space.names, parts, space.shapes, strict=True)
     }
 

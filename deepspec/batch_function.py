@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from deepspec.batches import cut, pick
+from deepspec.batches import cut, join, pick
 from deepspec.parameters import ParameterSpace
 
 
@@ -33,6 +33,7 @@ class BatchFunction:
         samples: int,
     ) -> None:
         self.model = model
+        self.frozen = {name for name, _ in model.named_parameters()}
         self.space = space
         self.parameters = dict(parameters)
         self.constants = constants
@@ -40,16 +41,27 @@ class BatchFunction:
         self.samples = samples
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:
+        # Copies: a model may write to its input, or to its buffers.
         by_name = isinstance(self.inputs, Mapping)
-        args = () if by_name else (self.inputs,)
-        kwargs = dict(self.inputs) if by_name else {}
+        args = () if by_name else (self.inputs.clone(),)
+        kwargs = {k: v.clone() for k, v in self.inputs.items()} if by_name else {}
+        constants = {k: v if k in self.frozen else v.clone() for k, v in self.constants.items()}
         with evaluation_mode(self.model), _differentiable_kernels():
-            output = functional_call(self.model, {**self.constants, **parameters}, args, kwargs)
-        return output if isinstance(output, Tensor) else output.logits
+            output = functional_call(self.model, {**constants, **parameters}, args, kwargs)
+        if isinstance(output, Mapping):
+            return output.get("logits", output)
+        return getattr(output, "logits", output)
 
     def head(self, samples: int) -> BatchFunction:
         """The same function of the first few samples only."""
         inputs = cut(self.inputs, 0, samples)
+        return BatchFunction(
+            self.model, self.space, self.parameters, self.constants, inputs, samples
+        )
+
+    def joined(self, other: BatchFunction) -> BatchFunction:
+        """The same function of both batches' samples."""
+        inputs, samples = join(self.inputs, other.inputs), self.samples + other.samples
         return BatchFunction(
             self.model, self.space, self.parameters, self.constants, inputs, samples
         )

@@ -23,7 +23,7 @@ class Batches:
         shuffle. A loader may also yield mappings with a ``"labels"`` entry; the rest of the
         mapping then goes to the model as keyword arguments.
     batch_size
-        The largest batch; larger ones, from a DataLoader too, are cut.
+        The largest batch. A DataLoader brings its own, which is kept.
 
     >>> stream = Batches((torch.zeros(5, 2), torch.arange(5)), batch_size=2)
     >>> [labels.tolist() for _, labels in stream]
@@ -31,8 +31,8 @@ class Batches:
     """
 
     def __init__(self, data: Any, batch_size: int | None) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"expected a batch_size of at least 1, got {batch_size}")
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"expected a whole batch_size of at least 1, got {batch_size}")
         self.limit = batch_size
         self._data = data
         if isinstance(data, DataLoader):
@@ -99,6 +99,13 @@ def cut(inputs: Any, start: int, stop: int) -> Any:
     if isinstance(inputs, Mapping):
         return {name: cut(value, start, stop) for name, value in inputs.items()}
     return inputs[start:stop]
+
+
+def join(left: Any, right: Any) -> Any:
+    """The samples of two batches' inputs, one after the other."""
+    if isinstance(left, Mapping):
+        return {name: join(value, right[name]) for name, value in left.items()}
+    return torch.cat([left, right])
 
 
 def pick(inputs: Any, rows: Int[Tensor, " k"]) -> Any:

@@ -78,8 +78,11 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"expected a saved state in {folder}, found no {MANIFEST} there")
-    manifest = json.loads(path.read_text())
-    arrays_path = folder / manifest["arrays"]
+    try:
+        manifest = json.loads(path.read_text())
+        arrays_path = folder / manifest["arrays"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); delete the folder") from error
     if not arrays_path.is_file():
         raise FileNotFoundError(f"expected {arrays_path}, which {path} names; it is gone")
     content = arrays_path.read_bytes()

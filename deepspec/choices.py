@@ -17,8 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.autodiff import (
+    HessianProducts,
     JacobianProducts,
     LogitGradient,
+    ReverseJacobian,
     ReverseOverForward,
     ReverseOverReverse,
     TransientJacobian,
@@ -53,14 +55,26 @@ class Choices:
     def __init__(self) -> None:
         self.plan: dict[str, str | int] = {}
 
-    def forward_mode(self, function: BatchFunction, vector: Float[Tensor, " p"]) -> bool:
-        """Whether the model can be differentiated in forward mode; tried on one sample."""
+    def forward_mode(self, function: BatchFunction) -> bool:
+        """Whether forward mode works on the model; tried once, on one sample.
+
+        It must be there, and agree with reverse mode: ⟨J v, r⟩ = ⟨v, Jᵀ r⟩ for random v and r.
+        """
         if "forward mode" not in self.plan:
+            one = function.head(1)
+            vector = _probe(function, 0)
 
-            def try_one() -> Tensor:
-                return TransientJacobian(function.head(1)).push(vector)
+            def try_one() -> bool:
+                jacobian = TransientJacobian(one)
+                pushed = jacobian.push(vector)
+                weights = torch.cos(torch.arange(pushed.numel(), device=pushed.device)).to(pushed)
+                pulled = torch.zeros_like(vector)
+                jacobian.pull(weights.view_as(pushed), pulled)
+                left = float((pushed * weights.view_as(pushed)).sum())
+                size = float(pulled.norm() * vector.norm())
+                return abs(left - float(pulled @ vector)) <= _rounding(vector) * size
 
-            possible = attempt(try_one) is not None
+            possible = bool(attempt(try_one))
             if not possible:
                 warnings.warn(
                     f"{innermost_module(function.model, try_one)} cannot be differentiated in "
@@ -72,31 +86,83 @@ class Choices:
         return self.plan["forward mode"] == "yes"
 
     def nesting(
-        self, function: BatchFunction, gradient: LogitGradient, vector: Float[Tensor, " p"]
+        self, function: BatchFunction, gradient: LogitGradient
     ) -> type[ReverseOverForward] | type[ReverseOverReverse]:
         """The fastest way to differentiate a gradient here, of those that work on this model.
 
-        Not every forward-mode rule of PyTorch can be differentiated again, so each candidate
-        must first give what reverse mode twice gives.
+        Not every derivative rule of PyTorch can be differentiated again. Reverse mode twice must
+        give a symmetric matrix, and the others what it gives.
+
+        Raises
+        ------
+        ArithmeticError
+            If reverse mode twice is not symmetric.
         """
         if "hessian: nesting" not in self.plan:
-            forward = self.forward_mode(function, vector)
-            expected, scratch = torch.zeros_like(vector), torch.zeros_like(vector)
-            ReverseOverReverse(function, gradient).product(vector, expected)
-            tolerance = torch.finfo(vector.dtype).eps ** 0.5 * float(expected.norm())
+            forward = self.forward_mode(function)
+            self._require_symmetry(function, gradient)
+            vector, scratch = _probe(function, 0), _probe(function, 1)
             works = {}
             for name in NESTINGS if forward else (REVERSE_TWICE,):
-                product = partial(NESTINGS[name](function, gradient).product, vector, scratch)
-                scratch.zero_()
-                worked = attempt(_then_true, product)
-                if worked and float((scratch - expected).norm()) <= tolerance:
-                    works[name] = product
+                products = NESTINGS[name](function, gradient)
+                if name == REVERSE_TWICE or self._same(products, function, gradient):
+                    works[name] = partial(products.product, vector, scratch)
             self.plan["hessian: nesting"] = fastest(works, vector.device)
         return NESTINGS[str(self.plan["hessian: nesting"])]
+
+    def agrees_to_first_order(self, held: JacobianProducts, function: BatchFunction) -> bool:
+        """Whether a linearised forward map gives what a forward pass gives; tried once.
+
+        A model that writes to its tensors in place can be traced wrongly.
+        """
+        if "jacobian: linearised" not in self.plan:
+            vector = _probe(function, 0)
+            found, expected = held.push(vector), TransientJacobian(function).push(vector)
+            error = float((found - expected).norm())
+            right = error <= _rounding(vector) * float(expected.norm())
+            self.plan["jacobian: linearised"] = "right" if right else "wrong"
+        return self.plan["jacobian: linearised"] == "right"
+
+    def agrees(
+        self, held: HessianProducts, function: BatchFunction, gradient: LogitGradient, kind: str
+    ) -> bool:
+        """Whether a linearised gradient gives what reverse mode twice gives; tried once a kind."""
+        name = f"{kind}: linearised"
+        if name not in self.plan:
+            self._require_symmetry(function, gradient)
+            self.plan[name] = "right" if self._same(held, function, gradient) else "wrong"
+        return self.plan[name] == "right"
+
+    def _same(
+        self, products: HessianProducts, function: BatchFunction, gradient: LogitGradient
+    ) -> bool:
+        vector = _probe(function, 0)
+        found, expected = torch.zeros_like(vector), torch.zeros_like(vector)
+        ReverseOverReverse(function, gradient).product(vector, expected)
+        worked = attempt(_then_true, partial(products.product, vector, found))
+        error = float((found - expected).norm())
+        return bool(worked) and error <= _rounding(vector) * float(expected.norm())
+
+    def _require_symmetry(self, function: BatchFunction, gradient: LogitGradient) -> None:
+        u, v = _probe(function, 0), _probe(function, 1)
+        Hu, Hv = torch.zeros_like(u), torch.zeros_like(v)
+        products = ReverseOverReverse(function, gradient)
+        products.product(u, Hu)
+        products.product(v, Hv)
+        size = float(Hu.norm() * v.norm() + Hv.norm() * u.norm())
+        if abs(float(Hu @ v) - float(u @ Hv)) > _rounding(u) * size:
+            raise ArithmeticError(
+                f"expected a symmetric Hessian, but PyTorch's second derivative of "
+                f"{type(function.model).__name__} is not: one of its layers has a wrong rule "
+                "(weight_norm has, in some versions). G and its parts are not affected; for the "
+                "Hessian, replace that layer, for example by remove_parametrizations"
+            )
 
     def columns_together(self, batch: JacobianProducts, columns: Tensor) -> bool:
         """Whether several columns are pushed faster as one more batch dimension."""
         if "columns" not in self.plan:
+            if isinstance(batch, ReverseJacobian):
+                return False
             few = columns[:, : min(4, columns.shape[1])]
             self.plan["columns"] = fastest(
                 {
@@ -127,6 +193,18 @@ def fastest(candidates: Mapping[str, Callable[[], object]], device: torch.device
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _probe(function: BatchFunction, index: int) -> Float[Tensor, " p"]:
+    """A random vector, always the same; never the caller's, which may miss what is wrong."""
+    generator = torch.Generator().manual_seed(index)
+    like = next(iter(function.parameters.values()))
+    vector = torch.randn(function.space.size, generator=generator, dtype=like.dtype)
+    return vector.to(like.device)
+
+
+def _rounding(vector: Tensor) -> float:
+    return torch.finfo(vector.dtype).eps ** 0.5
 
 
 def _then_true(work: Callable[[], object]) -> bool:

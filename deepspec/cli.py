@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepspec.attribution import CLAIMS, Attribution, attribute
+from deepspec.checkpoint import MANIFEST
 from deepspec.jobs import BUILT_IN, Net, built_in, own
 from deepspec.report import write_report
 from deepspec.structure import Convention
@@ -123,6 +124,8 @@ def attribute_command(
       --data mydata.py:train --test-data mydata.py:test --out runs/mynet
     """
     with errors_in_one_line():
+        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError("expected a CUDA device, found none; leave --device out")
         options: dict[str, Any] = {
             "batch_size": batch_size,
             "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,
@@ -147,6 +150,9 @@ def attribute_command(
             "learning_rate": learning_rate,
             "batch_size": batch_size,
             "memory_budget": memory_budget,
+            "dtype": None if dtype is None else dtype.value,
+            "device": device,
+            "draws": draws,
             "seed": seed,
         }
         _run(
@@ -198,6 +204,11 @@ def _run(
     if out.exists() and not overwrite:
         raise FileExistsError(
             f"expected a new folder, but {out} exists; choose another --out or add --overwrite"
+        )
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise FileExistsError(
+            f"expected {out} to be a folder that deepspec wrote, with a {MANIFEST}; it is "
+            "something else, and is left alone; choose another --out"
         )
     start = time.perf_counter()
     net = prepare()

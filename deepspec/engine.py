@@ -35,6 +35,7 @@ LogitGradients = Callable[[slice], LogitGradient]
 PRODUCTS_WORTH_HOLDING = 16
 COLUMNS_AT_ONCE = 16
 JACOBIAN = "jacobian"
+HELD = "{}: batches held"
 
 
 def _with_smaller_batches(
@@ -46,7 +47,9 @@ def _with_smaller_batches(
     def retry(self: Engine, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         while True:
             try:
-                return method(self, *args, **kwargs)
+                # Evaluation code often stands under no_grad; products need the graph.
+                with torch.inference_mode(False), torch.enable_grad():
+                    return method(self, *args, **kwargs)
             except torch.OutOfMemoryError:
                 if not self.halve_batches():
                     raise
@@ -153,8 +156,7 @@ class Engine:
             if index < len(held):
                 product = held[index].product
             else:
-                first = columns[:, 0].contiguous()
-                nesting = self.choices.nesting(function, gradients(rows), first)
+                nesting = self.choices.nesting(function, gradients(rows))
                 product = nesting(function, gradients(rows)).product
             for column, into in zip(columns.T, result, strict=True):
                 product(column.contiguous(), into)
@@ -165,39 +167,70 @@ class Engine:
     @_with_smaller_batches
     def hold_jacobian(self) -> None:
         """Linearise as many batches as the budget allows, for all products with J."""
-        if not self._jacobians and self._forward_mode():
-            self._jacobians = self._within_budget(lambda rows, f: HeldJacobian(f), JACOBIAN)
+        if not self._jacobians and self.forward_mode():
+            self._jacobians = self._within_budget(self._held_jacobian, JACOBIAN)
 
     @_with_smaller_batches
     def hold_hessian(self, kind: str, gradients: LogitGradients) -> None:
         """Linearise the gradient of as many batches as the budget allows."""
-        if not self._hessians.get(kind) and self._forward_mode():
-            self._hessians[kind] = self._within_budget(
-                lambda rows, f: HeldHessian(f, gradients(rows)), kind
-            )
+        if self._hessians.get(kind) or not self.forward_mode():
+            return
+
+        def hold(rows: slice, function: BatchFunction) -> HeldHessian | None:
+            held = HeldHessian(function, gradients(rows))
+            trusted = self.choices.agrees(held, function, gradients(rows), kind)
+            return held if trusted else None
+
+        # Forgetting others clears the table, so the new ones are entered afterwards.
+        found = self._within_budget(hold, kind)
+        self._hessians[kind] = found
 
     def release(self) -> None:
         """Forget everything that is held."""
         self._jacobians, self._hessians = [], {}
 
-    def _within_budget(self, hold: Callable[[slice, BatchFunction], Held], kind: str) -> list[Held]:
-        """Hold the first batches, in order, while they fit; others make room for the newest."""
-        self.release()
-        limit = int(self.choices.plan.get(f"{kind}: batches held", 2**62))
-        budget = self.budget_bytes()
+    def _within_budget(
+        self, hold: Callable[[slice, BatchFunction], Held | None], kind: str
+    ) -> list[Held]:
+        """Hold the first batches, in order, while they fit.
+
+        What is held for other products stays while there is room for both. A plan that was
+        given says how many, whatever the budget.
+        """
+        planned = self.choices.plan.get(HELD.format(kind))
+        budget = float("inf") if planned is not None else self.budget_bytes()
         held: list[Held] = []
-        used, samples = 0, 0
+        used, samples, others = 0, 0, self._held_bytes()
         for rows, function in self._functions():
-            estimate = used * function.samples / samples if samples else 0
-            if budget == 0 or len(held) >= limit or used + estimate > budget:
+            if budget == 0 or len(held) == planned:
+                break
+            if others and used * (1 + function.samples / max(samples, 1)) + others > budget:
+                self._forget_all_but(kind)
+                others = 0
+            if used and used * (1 + function.samples / samples) > budget:
                 break
             batch = attempt(hold, rows, function)
             if batch is None or used + batch.bytes() > budget:
                 break
             held.append(batch)
             used, samples = used + batch.bytes(), samples + function.samples
-        self.choices.plan[f"{kind}: batches held"] = len(held)
+        if others and used + others > budget:
+            self._forget_all_but(kind)
+        self.choices.plan[HELD.format(kind)] = len(held)
         return held
+
+    def _held_jacobian(self, rows: slice, function: BatchFunction) -> HeldJacobian | None:
+        held = HeldJacobian(function)
+        return held if self.choices.agrees_to_first_order(held, function) else None
+
+    def _held_bytes(self) -> int:
+        hessians = [batch.bytes() for held in self._hessians.values() for batch in held]
+        return sum(batch.bytes() for batch in self._jacobians) + sum(hessians)
+
+    def _forget_all_but(self, kind: str) -> None:
+        for other in {JACOBIAN, *self._hessians} - {kind}:
+            self.choices.plan.pop(HELD.format(other), None)
+        self.release()
 
     def budget_bytes(self) -> int:
         """What may be held between products, in bytes."""
@@ -219,16 +252,17 @@ class Engine:
         )
         return True
 
-    def _forward_mode(self) -> bool:
+    def forward_mode(self) -> bool:
+        """Whether the model can be differentiated in forward mode; found out at the first call."""
         if "forward mode" not in self.choices.plan:
             _, function = next(self._functions())
-            self.choices.forward_mode(function, self._zeros(1)[0])
+            self.choices.forward_mode(function)
         return self.choices.plan["forward mode"] == "yes"
 
     # ---- one batch --------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[tuple[slice, JacobianProducts]]:
-        transient = TransientJacobian if self._forward_mode() else ReverseJacobian
+        transient = TransientJacobian if self.forward_mode() else ReverseJacobian
         for index, (rows, function) in enumerate(self._functions()):
             if index < len(self._jacobians):
                 yield rows, self._jacobians[index]

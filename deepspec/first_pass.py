@@ -11,6 +11,11 @@ from torch import Tensor
 
 from deepspec.batch_function import BatchFunction
 
+NEIGHBOURS = (
+    "expected each sample's logits to depend on that sample alone, but they change with the rest "
+    "of the batch; give batch normalisation running statistics (track_running_stats=True)"
+)
+
 
 def logits_and_labels(
     batches: Iterable[tuple[BatchFunction, Tensor]], num_classes: int | None
@@ -117,14 +122,14 @@ def require_repeatable(
                     "batch; remove the randomness that stays on in eval mode"
                 )
             half = (function.samples + 1) // 2
-            if half < function.samples and differ(
-                evaluate(function.head(half)).double(), second[:half]
-            ):
-                raise ValueError(
-                    "expected each sample's logits to depend on that sample alone, but they "
-                    "change with the rest of the batch; give batch normalisation running "
-                    "statistics (track_running_stats=True)"
-                )
+            first = function.head(half)
+            if half < function.samples and differ(evaluate(first).double(), second[:half]):
+                raise ValueError(NEIGHBOURS)
+        # A first batch of one sample has no neighbour to leave out: give it one.
+        elif start == 1 and differ(
+            evaluate(first.joined(function.head(1))).double()[:1], logits[:1]
+        ):
+            raise ValueError(NEIGHBOURS)
         same_labels = torch.equal(label, labels[start:stop])
         if not same_labels or differ(second, logits[start:stop]):
             raise ValueError(

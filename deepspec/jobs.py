@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from deepspec import networks
@@ -35,6 +36,8 @@ def built_in(
 ) -> Net:
     """A built-in net, trained on the digits; says so where it does not reach zero error."""
     split = digits(per_class, seed, image=name == "convnet")
+    # The user's functions draw from the global generator; --seed is to govern them too.
+    torch.manual_seed(seed)
     model = BUILT_IN[name](seed=seed)
     untrained = copy.deepcopy(model).eval()
     training = train(model, *split.train, epochs=epochs, learning_rate=learning_rate, seed=seed)
@@ -73,7 +76,13 @@ def own(
             f"expected {model_name} to return a torch.nn.Module, got {type(model).__name__}"
         )
     untrained = None
-    if weights is not None:
+    if weights is None:
+        print(
+            f"note: attributing the net as {model_name} returns it; pass --weights to load a "
+            "trained state",
+            file=sys.stderr,
+        )
+    else:
         untrained = copy.deepcopy(model)
         load_weights(model, weights)
     train_data: Any

@@ -28,9 +28,11 @@ def graph_tensors(output: Tensor) -> list[Tensor]:
     return found
 
 
-def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """The memory of the tensors' distinct storages."""
+def storage_bytes(tensors: Iterable[Tensor], without: Iterable[Tensor] = ()) -> int:
+    """The memory of the tensors' distinct storages, less those of some that exist anyway."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    for tensor in without:
+        storages.pop(tensor.untyped_storage().data_ptr(), None)
     return sum(storages.values())
 
 

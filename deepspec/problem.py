@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -44,7 +45,7 @@ class Problem:
         What may be kept between products: bytes (int) or a share of the free memory (float).
         With 0 only one batch's graph exists at a time. Results agree to rounding.
     verify
-        Compare two passes over the data before any work.
+        Compare two passes over the data, and forward with reverse mode, before any work.
 
     >>> model = nn.Linear(2, 3)
     >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
@@ -72,14 +73,23 @@ class Problem:
         memory_budget: int | float = 0.25,
         verify: bool = True,
     ) -> None:
-        if memory_budget < 0 or (isinstance(memory_budget, float) and memory_budget > 1):
+        number = isinstance(memory_budget, int | float) and not isinstance(memory_budget, bool)
+        share = isinstance(memory_budget, float)
+        if not number or not 0 <= memory_budget <= (1 if share else math.inf):
             raise ValueError(
                 "expected memory_budget as bytes (int) or as a share of the free memory "
                 f"(float in 0..1), got {memory_budget}"
             )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
         self.space = parameter_space(model, select)
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = dtype or reference.dtype
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"expected torch.float32 or torch.float64 to compute in, got {self.dtype}; pass "
+                "dtype=torch.float32"
+            )
         self.device = torch.empty(0, device=device or reference.device).device
         self._model = model
         self._batches = Batches(data, batch_size)
@@ -90,6 +100,9 @@ class Problem:
         self.engine = Engine(
             self.functions, self.space, self.dtype, self.device, memory_budget, self._halve
         )
+        if verify:
+            # Now, while no estimator holds vectors of its own.
+            self.engine.forward_mode()
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -132,8 +145,9 @@ class Problem:
             start += len(labels)
 
     def _halve(self) -> bool:
-        largest = max(function.samples for _, function in self.functions())
-        self._batches.limit = largest // 2
+        largest = self._batches.limit or max(f.samples for _, f in self.functions())
+        if largest > 1:
+            self._batches.limit = min(largest, self.num_samples) // 2 or 1
         return largest > 1
 
     # ---- what the data say ------------------------------------------------------------------

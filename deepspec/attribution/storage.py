@@ -15,6 +15,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
+from deepspec.checkpoint import MANIFEST
+
 ARRAY = "array:"
 
 
@@ -101,6 +103,11 @@ def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         raise FileExistsError(
             f"expected a new folder, but {target} exists; choose another name, or pass "
             "overwrite=True to replace it"
+        )
+    if target.exists() and not (target / MANIFEST).is_file():
+        raise FileExistsError(
+            f"expected {target} to be a folder that was written here, with a {MANIFEST}, but it is "
+            "something else, and is left alone; choose another name"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

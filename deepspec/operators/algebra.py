@@ -31,6 +31,12 @@ class AlgebraicOperator(SymmetricOperator):
     def __add__(self, other: SymmetricOperator) -> AlgebraicOperator:
         return LinearCombination.of((1.0, self), (1.0, other))
 
+    def __radd__(self, other: int) -> AlgebraicOperator:
+        """``sum(operators)`` starts at 0."""
+        if other != 0:
+            raise TypeError(f"expected an operator to add, got {other!r}")
+        return self
+
     def __sub__(self, other: SymmetricOperator) -> AlgebraicOperator:
         return LinearCombination.of((1.0, self), (-1.0, other))
 

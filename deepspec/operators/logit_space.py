@@ -70,6 +70,17 @@ class KernelCombination(LogitKernel):
         return " + ".join(f"{factor:g}·{kernel.describe()}" for factor, kernel in self.terms)
 
 
+class RowwiseCombination(KernelCombination, RowwiseKernel):
+    """Σ a_i K_i of kernels that each act on a sample alone, and so does their sum."""
+
+    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+        total = torch.zeros_like(columns)
+        for factor, kernel in self.terms:
+            assert isinstance(kernel, RowwiseKernel)
+            total.add_(kernel.on_rows(columns, rows), alpha=factor)
+        return total
+
+
 def combine(*terms: tuple[float, LogitKernel]) -> LogitKernel:
     """Σ a_i K_i as one kernel."""
     flat: list[tuple[float, LogitKernel]] = []
@@ -78,7 +89,8 @@ def combine(*terms: tuple[float, LogitKernel]) -> LogitKernel:
         flat.extend((factor * a, k) for a, k in inner)
     if len(flat) == 1 and flat[0][0] == 1.0:
         return flat[0][1]
-    return KernelCombination(tuple(flat))
+    rowwise = all(isinstance(kernel, RowwiseKernel) for _, kernel in flat)
+    return (RowwiseCombination if rowwise else KernelCombination)(tuple(flat))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +98,9 @@ class LogitSpaceOperator(ProblemOperator):
     """JᵀKJ, J = ∂f/∂θ the Jacobian of all logits, K a kernel on logit space.
 
     One product is one J v and one Jᵀ r, whatever K is; sums and differences of such operators
-    are again one, so that a knockout such as G − G_class costs no more than G itself.
+    are again one, so that a knockout such as G − G_class takes the same products. A kernel that
+    couples samples needs all of J v before Jᵀ r, and so a second forward pass of batches that are
+    not held (of all but the last).
     """
 
     problem: Problem

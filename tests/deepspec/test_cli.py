@@ -69,6 +69,9 @@ def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
     code, _, stderr = attribute(net, "--out", str(out))
     assert code == 1
     assert "--overwrite" in stderr
+    code, _, stderr = attribute(net, "--out", str(out), "--overwrite")
+    assert code == 1
+    assert "left alone" in stderr
     assert (out / "mine.txt").read_text() == "keep"
 
 

@@ -85,7 +85,7 @@ def test_a_difference_of_parts_is_one_operator_and_one_pass(case: Case) -> None:
         passes += 1
         return functions()
 
-    problem.engine._forward_mode()
+    problem.engine.forward_mode()
     problem.engine._functions = counted
     v = torch.ones(problem.size, dtype=torch.float64)
     result = knocked_out @ v
@@ -136,11 +136,11 @@ def test_a_module_without_forward_mode_is_named_and_still_right() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = nn.Sequential(nn.Linear(4, 5), Square(), nn.Linear(5, 3)).double()
-    problem = Problem(model, (features, labels), batch_size=4)
+    with pytest.warns(RuntimeWarning, match=r"1 \(Square\)"):
+        problem = Problem(model, (features, labels), batch_size=4)
     hess = oracles.hessian(model, features, labels)
     gauss_newton = oracles.gauss_newton(model, features)
-    with pytest.warns(RuntimeWarning, match=r"1 \(Square\)"):
-        G = GaussNewton(problem).to_dense()
+    G = GaussNewton(problem).to_dense()
     assert relative(G, gauss_newton) < 1e-10
     H = Hessian(problem)
     H.prepare(100)

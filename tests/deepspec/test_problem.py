@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
+from tests import oracles
 from tests.cases import CASES
 
 Parts = tuple[nn.Module, Tensor, Tensor]
@@ -145,13 +146,11 @@ def test_a_plan_repeats_its_choices_bit_for_bit() -> None:
     model, X, y = CASES[1].build()
     first = Problem(model, (X, y), batch_size=2, memory_budget=40_000)
     v = torch.linspace(-1, 1, first.size, dtype=torch.float64)
-    results = []
+    again = Problem(model, (X, y), batch_size=2, memory_budget=10**9)
     for kind in (GaussNewton, Hessian):
         kind(first).prepare(100)
-        results.append(kind(first) @ v)
-    again = Problem(model, (X, y), batch_size=2, memory_budget=10**9)
-    again.plan = first.plan
-    for kind, result in zip((GaussNewton, Hessian), results, strict=True):
+        result = kind(first) @ v
+        again.plan = first.plan
         kind(again).prepare(100)
         assert torch.equal(kind(again) @ v, result)
 
@@ -212,6 +211,132 @@ class NoTensor(nn.Linear):
         return SimpleNamespace(logits=None)
 
 
+class Named(nn.Linear):
+    """Returns a dictionary."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(4, 3)
+        self.key = key
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {self.key: super().forward(x)}
+
+
+class Centred(nn.Linear):
+    """Each sample's logits depend on the batch it is in."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        return z - 0.9 * z.mean(dim=0)
+
+
+class Careless(nn.Linear):
+    """Writes to its input and to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x -= 1.0
+        return super().forward(torch.tanh(x))
+
+
+def test_a_model_that_writes_to_its_input_or_buffers_harms_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X, y = torch.randn(6, 4, generator=generator).double(), torch.arange(6) % 3
+    before, model = X.clone(), Careless().double()
+    problem = Problem(model, (X, y))
+    plain = nn.Linear(4, 3).double()
+    plain.load_state_dict({"weight": model.weight, "bias": model.bias})
+    G = GaussNewton(problem)
+    dense = oracles.gauss_newton(plain, torch.tanh(X - 1.0))
+    assert torch.allclose(G.to_dense(), dense, atol=1e-14)
+    G.prepare(100)
+    assert torch.allclose(G.to_dense(), dense, atol=1e-14)
+    assert torch.equal(X, before)
+    assert float(model.calls) == 0.0
+
+
+def test_dictionaries_with_logits_are_understood() -> None:
+    X, y = torch.ones(3, 4), torch.arange(3)
+    assert Problem(Named("logits"), (X, y)).num_classes == 3
+
+
+def test_products_work_under_no_grad(parts: Parts) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y))
+    expected = product(problem)
+    with torch.no_grad():
+        assert torch.equal(product(problem), expected)
+        assert torch.isfinite(Hessian(problem) @ expected).all()
+
+
+class Padded0(nn.Module):
+    """PyTorch's forward mode forgets padding_idx; an unused parameter comes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(3))
+        self.embed = nn.Embedding(5, 3, padding_idx=0)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.embed(tokens).mean(dim=1)))
+
+
+def test_a_forward_mode_that_disagrees_with_reverse_mode_is_not_used() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Padded0().double()
+        with torch.no_grad():
+            model.embed.weight.normal_()
+    tokens, y = torch.tensor([[0, 1], [2, 3], [4, 0], [1, 2]]), torch.tensor([0, 1, 2, 0])
+    with pytest.warns(RuntimeWarning, match="forward mode"):
+        problem = Problem(model, (tokens, y))
+    G = GaussNewton(problem).to_dense()
+    H = Hessian(problem)
+    H.prepare(100)
+    H, E = H.to_dense(), Residual(problem).to_dense()
+    assert float((G - G.T).abs().max()) < 1e-14
+    assert float((H - H.T).abs().max()) < 1e-14
+    assert float((H - G - E).abs().max()) < 1e-14
+
+
+def test_a_wrong_second_derivative_of_pytorch_is_noticed() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+        model = nn.Sequential(layer, nn.Tanh(), nn.Linear(5, 3)).double()
+        X, y = torch.randn(8, 4).double(), torch.arange(8) % 3
+    with pytest.warns(RuntimeWarning, match="_WeightNorm"):
+        problem = Problem(model, (X, y))
+    G = GaussNewton(problem).to_dense()
+    assert float((G - G.T).abs().max()) < 1e-14
+    with pytest.raises(ArithmeticError, match="weight_norm"):
+        Hessian(problem).to_dense()
+
+
+def test_operators_can_be_summed_and_held_together(parts: Parts) -> None:
+    model, X, y = parts
+    problem = Problem(model, (X, y), memory_budget=10**9)
+    G, H = GaussNewton(problem), Hessian(problem)
+    v = torch.linspace(-1, 1, problem.size, dtype=torch.float64)
+    whole = sum(ClassStructure(problem).named().values())
+    assert torch.allclose(whole @ v, G @ v, atol=1e-15)
+    difference = H - G
+    difference.prepare(100)
+    assert problem.plan["jacobian: batches held"] == problem.plan["hessian: batches held"] == 1
+    assert problem.engine._held_bytes() > 0
+    assert torch.allclose(difference @ v, Residual(problem) @ v, atol=1e-14)
+    with pytest.raises(TypeError, match="an operator to add"):
+        _ = 3 + G
+
+
 def bad(kind: str) -> tuple[nn.Module, object, dict[str, object]]:
     X, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3
     model: nn.Module = nn.Linear(4, 3)
@@ -261,6 +386,16 @@ def bad(kind: str) -> tuple[nn.Module, object, dict[str, object]]:
         data = DataLoader([("a", 0), ("b", 1)], batch_size=2)
     elif kind == "budget":
         options = {"memory_budget": 1.5}
+    elif kind == "budget in words":
+        options = {"memory_budget": "1GB"}
+    elif kind == "half precision":
+        options = {"dtype": torch.bfloat16}
+    elif kind == "dictionary":
+        model = Named("scores")
+    elif kind == "no module":
+        model = torch.tanh
+    elif kind == "one at a time":
+        model, options = Centred(), {"batch_size": 1}
     elif kind == "batch size":
         options = {"batch_size": 0}
     return model, data, options
@@ -290,6 +425,11 @@ def bad(kind: str) -> tuple[nn.Module, object, dict[str, object]]:
         ("no labels", TypeError, "keys"),
         ("strings", TypeError, "collate_fn"),
         ("budget", ValueError, "memory_budget"),
+        ("budget in words", ValueError, "memory_budget"),
+        ("half precision", ValueError, "float32 or torch.float64"),
+        ("dictionary", ValueError, "output.logits"),
+        ("no module", TypeError, "torch.nn.Module"),
+        ("one at a time", ValueError, "track_running_stats"),
         ("batch size", ValueError, "batch_size"),
     ],
 )
