@@ -101,6 +101,7 @@ def attribute(
         probes,
         exact_up_to,
         10 if large else 30,
+        1e-2 if large else 1e-3,
     )
     _check(problem, chosen, test=test, untrained=untrained)
     before: dict[str, float] = {}

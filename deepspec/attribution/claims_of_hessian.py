@@ -18,12 +18,13 @@ from deepspec.attribution.parts import BetweenClass, CrossClass
 from deepspec.attribution.spectra import Spectrum, estimated_spectrum
 from deepspec.attribution.verdicts import Finding, judge
 from deepspec.autodiff import LogitGradient
-from deepspec.krylov import Eigenpairs, top_eigenpairs
+from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
 
 PROBES = 8
+PRODUCTS_A_PAIR = 8
 
 
 class RelabelledResidual(SecondDerivative):
@@ -81,7 +82,7 @@ def hessian_side(measured: Measurement, edge: float) -> HessianSide:
     top = top_eigenpairs(hessian, min(2 * count, problem.size), tol=LOOSE, seed=settings.seed)
     vectors_of_g = parameter_vectors(measured)
     remaining = hessian.project_out(ColumnSpace(vectors_of_g))
-    projected = top_eigenpairs(remaining, count, tol=LOOSE, seed=settings.seed).values
+    projected = _as_far_as_affordable(measured, remaining, count).values
     random = [
         _without_random(hessian, top, count, settings.seed, draw)
         for draw in range(settings.costly_draws)
@@ -126,7 +127,21 @@ def _pairs_of_e(
         nothing = probe.new_zeros(count)
         return Eigenpairs(nothing, probe.new_zeros(problem.size, count), nothing, 1)
     residual.prepare(1000)
-    return top_eigenpairs(residual, count, tol=1e-2, seed=measured.settings.seed)
+    return _as_far_as_affordable(measured, residual, count)
+
+
+def _as_far_as_affordable(
+    measured: Measurement, operator: SymmetricOperator, count: int
+) -> Eigenpairs:
+    """Top eigenpairs inside a bulk, where gaps are small: the Ritz pairs after some products."""
+    settings = measured.settings
+    most = PRODUCTS_A_PAIR * count + 40
+    try:
+        return top_eigenpairs(
+            operator, count, tol=settings.tolerance, seed=settings.seed, max_products=most
+        )
+    except NotConverged as unfinished:
+        return unfinished.pairs
 
 
 def parameter_vectors(measured: Measurement) -> Float[Tensor, "p k"]:

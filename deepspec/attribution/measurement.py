@@ -58,6 +58,8 @@ class Settings:
         Form S, and take exact spectra, when n·C is at most this.
     mini_bulk
         How many eigenvalues of the mini-bulk are looked at where spectra are not exact.
+    tolerance
+        Of an eigenpair's residual, relative to its eigenvalue.
     """
 
     convention: Convention = "jmlr2020"
@@ -67,6 +69,7 @@ class Settings:
     probes: int = 1
     exact_up_to: int = 2000
     mini_bulk: int = 30
+    tolerance: float = 1e-3
 
     @property
     def costly_draws(self) -> int:
@@ -231,9 +234,8 @@ def _spectrum(
         values = torch.linalg.eigvalsh(((matrix + matrix.T) / 2).double()).flip(0).cpu()
         top[: len(values)] = values[:count]
         return top, exact_spectrum_of(label, values, measured.count) if thorough else None
-    found = top_eigenpairs(
-        operator, count, tol=LOOSE, start=start if bool(start.abs().max() > 0) else None
-    )
+    begin = start if bool(start.abs().max() > 0) else None
+    found = top_eigenpairs(operator, count, tol=settings.tolerance, start=begin)
     top[: len(found.values)] = found.values.double().cpu()
     if not thorough:
         return top, None

@@ -248,3 +248,15 @@ def test_excess_over_the_edge() -> None:
     assert math.isnan(excess_removed(torch.tensor([1.0]), torch.tensor([1.0]), 1.0))
     assert excess_removed(torch.tensor([3.0, 2.0]), torch.tensor([3.0, 2.0]), 1.0) == 0.0
     assert above(torch.tensor([3.0, 1.2]), 1.0) == 1
+
+
+def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deepspec.attribution.claims_of_hessian.PRODUCTS_A_PAIR", -10)
+    model, features, labels = CASES[0].build()
+    problem = deepspec.Problem(model, (features, labels))
+    side = hessian_side(measure(problem, Settings(draws=2, steps=5)), 0.0)
+    E = oracles.hessian(model, features, labels) - oracles.gauss_newton(model, features)
+    found = {spectrum.operator: spectrum.top for spectrum in side.spectra}["E"]
+    assert bool((found <= torch.linalg.eigvalsh(E).flip(0)[:3] + 1e-9).all())

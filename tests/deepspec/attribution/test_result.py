@@ -57,6 +57,9 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
         found.save(folder)
     with pytest.raises(FileExistsError, match="overwrite=True"):
         write_report(found, folder)
+    with pytest.raises(FileExistsError, match="something else"):
+        found.save(folder, overwrite=True)
+    (folder / "manifest.json").write_text("{}")
     with pytest.raises(ZeroDivisionError), new_folder(folder, overwrite=True):
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
