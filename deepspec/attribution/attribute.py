@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from rich.console import Console
 
 from deepspec.attribution.claims_of_g import judge_claims, light_shares
@@ -158,6 +159,13 @@ def _split(
 ) -> SplitAttribution:
     """One split: G in the coordinates of its gradients, then Hess and E."""
     clock = _Clock(name)
+    largest = float(problem.residuals.abs().max())
+    if largest < 10 * torch.finfo(problem.dtype).eps:
+        raise ValueError(
+            f"expected probabilities that differ from the labels, but on the {name} data none "
+            f"differs by more than {largest:.1e}: the fit is perfect to the rounding of "
+            f"{problem.dtype}, and the Hessian is rounding; compute in float64, or train less"
+        )
     with clock.stage("eigenpairs and means of G"):
         measured = measure(problem, settings)
     if float(measured.pairs.values[0]) <= 0:
@@ -168,7 +176,9 @@ def _split(
     with clock.stage("decompositions"):
         total = total_trace(measured.operator, settings.seed)
         decompositions = _decompositions(measured, total.value)
-    edge = float(decompositions[0].part("within_class").top[0])
+    # Where classes have no scatter there is no bulk; what rounding leaves is none either.
+    rounding = 1e3 * torch.finfo(problem.dtype).eps * float(measured.pairs.values[0])
+    edge = max(float(decompositions[0].part("within_class").top[0]), rounding)
     top_sum = float(measured.pairs.values[: measured.count].sum())
     with clock.stage("knockouts"):
         knockouts = {name: knock_out(measured, name, thorough=True) for name in REMOVABLE}

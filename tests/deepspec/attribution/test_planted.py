@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 import deepspec
+from deepspec import Problem
 from deepspec.attribution import SplitAttribution, attribute
 from tests.deepspec.attribution import planted
 
@@ -124,3 +126,24 @@ def test_the_names_of_the_classes_do_not_matter() -> None:
     for one, other in zip(first.findings, second.findings, strict=True):
         assert one.answer == other.answer
         assert abs(one.removed - other.removed) < 1e-6 or one.removed != one.removed
+
+
+def test_without_scatter_no_more_outliers_are_counted_than_g_has_rank() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+    X = torch.randn(3, 4, generator=generator).double().repeat(10, 1)
+    found = attribute(Problem(model, (X, torch.arange(3).repeat(10))), draws=2).train
+    assert int((found.top > found.edge).sum()) <= 6
+
+
+def test_a_perfect_fit_is_refused_in_words() -> None:
+    model = nn.Linear(3, 3).double()
+    with torch.no_grad():
+        model.weight.copy_(50 * torch.eye(3))
+        model.bias.zero_()
+    data = torch.eye(3).double().repeat(4, 1), torch.arange(3).repeat(4)
+    with pytest.raises(ValueError, match="perfect to the rounding"):
+        attribute(Problem(model, data), draws=2)
