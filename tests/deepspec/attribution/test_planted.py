@@ -101,7 +101,7 @@ def test_two_classes() -> None:
 
 
 def test_very_many_classes_of_five() -> None:
-    """Above 32 classes their C² means are not all formed. A study has a hundred classes."""
+    """Above 32 classes their C² means are not all formed; a study has a hundred classes."""
     generator = torch.Generator().manual_seed(0)
     labels = planted.labels_of([5] * 33)
     features = torch.eye(33, 36)[labels] * 4
