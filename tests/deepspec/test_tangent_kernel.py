@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -367,7 +368,7 @@ def test_means_from_the_kernel_are_the_means() -> None:
     assert relative(cell_means(structure, kernel).eigenvalues(), expected) < 1e-12
 
 
-def test_a_spectrum_is_saved_and_loaded(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_spectrum_is_saved_and_loaded(tmp_path: Path) -> None:
     spectrum = exact_spectrum(GaussNewton(problem_of("mlp")))
     spectrum.save(tmp_path / "one")
     again = ExactSpectrum.load(tmp_path / "one")
