@@ -78,7 +78,7 @@ class HeldJacobian(JacobianProducts):
 class TransientJacobian(JacobianProducts):
     """One forward pass with dual numbers gives J v, and its graph then gives Jᵀ r.
 
-    The graph of the last ``push`` is kept until :meth:`release`.
+    The graph of the last ``push`` is kept for the pulls that follow.
     """
 
     def __init__(self, function: BatchFunction) -> None:
@@ -107,9 +107,6 @@ class TransientJacobian(JacobianProducts):
             leaves = self.function.leaves()
             self._leaves, self._logits = list(leaves.values()), self.function(leaves)
         _pull(self.space, self._logits, self._leaves, coefficients, into)
-
-    def release(self) -> None:
-        self._leaves, self._logits = [], None
 
 
 class ReverseJacobian(TransientJacobian):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from deepspec.data import digits
 from deepspec.loading import from_factory, load_weights
@@ -124,8 +124,3 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_weights(mlp(), tmp_path / "broken.safetensors")
     with pytest.raises(FileNotFoundError, match="weights"):
         load_weights(mlp(), tmp_path / "nowhere.pt")
-
-
-def test_labels_of_either_integer_kind() -> None:
-    labels: Tensor = digits(per_class=1).train_labels
-    assert labels.dtype == torch.int64
