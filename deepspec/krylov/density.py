@@ -23,6 +23,9 @@ from deepspec.krylov.lanczos import (
 from deepspec.krylov.quadrature import Quadrature, run_probes
 from deepspec.operators.base import SymmetricOperator
 
+# Below this |λ| squares underflow and densities overflow; so small a spectrum is drawn as zero.
+ZERO = 1e-150
+
 
 @dataclass(frozen=True, eq=False)
 class SpectralDensity:
@@ -56,13 +59,14 @@ class SpectralDensity:
     def _normalized(self) -> tuple[float, float]:
         """Normalization's range with its margin ([002], Algorithm 4).
 
-        A spectrum that is one point λ gets λ ± |λ|/1000 (±1 for λ = 0).
+        A spectrum that is one point λ gets λ ± |λ|/1000, and one that is zero gets ±1.
         """
         low, high = self.quadrature.low, self.quadrature.high
         largest = max(abs(low), abs(high))
-        if high - low <= 1e-9 * largest or largest == 0.0:
-            around = largest / 1000 if largest else 1.0
-            low, high = (low + high) / 2 - around, (low + high) / 2 + around
+        if largest <= ZERO:
+            low, high = -1.0, 1.0
+        elif high - low <= 1e-9 * largest:
+            low, high = (low + high) / 2 - largest / 1000, (low + high) / 2 + largest / 1000
         added = self.margin * (high - low)
         return low - added, high + added
 

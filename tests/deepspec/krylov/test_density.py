@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deepspec.krylov import (
@@ -102,6 +102,9 @@ def test_redrawing_takes_no_product() -> None:
 
 
 @given(st.lists(st.floats(-4, 4), min_size=1, max_size=15), st.floats(0.1, 9), st.floats(-5, 5))
+@example([1.1e-308], 1.0, 0.0)
+@example([5e-324, 0.0], 1.0, 0.0)
+@example([1e-200, -1e-200, 3e-200], 2.0, 0.0)
 @settings(max_examples=25, deadline=None)
 def test_equivariance_and_mass(values: list, scale: float, shift: float) -> None:
     spectrum = torch.tensor(values, dtype=torch.float64)
