@@ -112,8 +112,8 @@ def contenders(model: nn.Module, X: Tensor, y: Tensor) -> tuple[dict[str, Work],
     roomy_h = Problem(model, (X, y), batch_size=len(X), memory_budget=0.5)
     generator = torch.Generator().manual_seed(1)
     v = torch.randn(free.size, generator=generator).to(X.device)
-    GaussNewton(roomy).prepare(1000)
-    Hessian(roomy_h).prepare(1000)
+    GaussNewton(roomy).prepare(10**6)
+    Hessian(roomy_h).prepare(10**6)
     work: dict[str, Work] = {
         "gradient": lambda: torch.autograd.grad(
             nn.functional.cross_entropy(model(X), y), parameters
@@ -139,7 +139,7 @@ def contenders(model: nn.Module, X: Tensor, y: Tensor) -> tuple[dict[str, Work],
 def step_overhead(problem: Problem, steps: int = 24) -> float:
     """What a FastLanczos step takes beyond its product, as a share of the product."""
     G = GaussNewton(problem)
-    G.prepare(1000)
+    G.prepare(10**6)
     v = torch.ones(problem.size, dtype=problem.dtype, device=problem.device)
     _ = G @ v
     shares = []

@@ -50,9 +50,28 @@ class JacobianProducts(ABC):
         """J V, a column at a time."""
         return torch.stack([self.push(column.contiguous()) for column in columns.T], dim=2)
 
+    def pull_together(
+        self, coefficients: Float[Tensor, "b C k"], into: Float[Tensor, "k p"]
+    ) -> None:
+        """Add Jᵀ R to the rows of ``into``; a column at a time where nothing is gained."""
+        for column, row in zip(coefficients.unbind(2), into, strict=True):
+            self.pull(column, row)
+
+    @abstractmethod
+    def column_bytes(self) -> int:
+        """The memory that one more column of :meth:`push_together` takes, at most."""
+
 
 class HeldJacobian(JacobianProducts):
-    """The forward map linearised once, and its graph kept: neither product runs the model."""
+    """Products that do not run the model, from what is kept."""
+
+    @abstractmethod
+    def bytes(self) -> int:
+        """The memory it holds, beside the parameters."""
+
+
+class LinearisedJacobian(HeldJacobian):
+    """The forward map linearised once, and its graph kept."""
 
     def __init__(self, function: BatchFunction) -> None:
         self.space = function.space
@@ -64,7 +83,7 @@ class HeldJacobian(JacobianProducts):
         return self._push(self.space.unflatten(vector))
 
     def push_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
-        return torch.vmap(self._push, out_dims=2)(_stacked(self.space, columns))
+        return torch.vmap(self._push, out_dims=2)(self.space.unflatten_columns(columns))
 
     def pull(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
         _pull(self.space, self._logits, self._leaves, coefficients, into)
@@ -73,6 +92,9 @@ class HeldJacobian(JacobianProducts):
         """The memory it holds, beside the parameters."""
         kept = [*graph_tensors(self._logits), *self.constants]
         return storage_bytes(kept, without=self._leaves)
+
+    def column_bytes(self) -> int:
+        return storage_bytes(graph_tensors(self._logits), without=self._leaves)
 
 
 class TransientJacobian(JacobianProducts):
@@ -100,13 +122,19 @@ class TransientJacobian(JacobianProducts):
         def push(tangents: dict[str, Tensor]) -> Tensor:
             return jvp(self.function, (self.function.parameters,), (tangents,))[1]
 
-        return torch.vmap(push, out_dims=2)(_stacked(self.space, columns))
+        return torch.vmap(push, out_dims=2)(self.space.unflatten_columns(columns))
 
     def pull(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
+        _pull(self.space, self._graph(), self._leaves, coefficients, into)
+
+    def column_bytes(self) -> int:
+        return storage_bytes(graph_tensors(self._graph()), without=self._leaves)
+
+    def _graph(self) -> Float[Tensor, "b C"]:
         if self._logits is None:
             leaves = self.function.leaves()
             self._leaves, self._logits = list(leaves.values()), self.function(leaves)
-        _pull(self.space, self._logits, self._leaves, coefficients, into)
+        return self._logits
 
 
 class ReverseJacobian(TransientJacobian):
@@ -200,15 +228,6 @@ class ReverseOverReverse(HessianProducts):
         if pairs:
             moving, tangents = zip(*pairs, strict=True)
             space.accumulate(into, torch.autograd.grad(moving, inputs, tangents, allow_unused=True))
-
-
-def _stacked(space: ParameterSpace, columns: Float[Tensor, "p k"]) -> dict[str, Tensor]:
-    """Columns as tensors (k, *shape), one for each parameter."""
-    parts = columns.split(space.counts)
-    return {
-        name: part.T.reshape(columns.shape[1], *shape)
-        for name, part, shape in zip(space.names, parts, space.shapes, strict=True)
-    }
 
 
 def _pull(

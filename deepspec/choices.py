@@ -29,6 +29,7 @@ from deepspec.batch_function import BatchFunction, innermost_module
 
 Result = TypeVar("Result")
 
+MOST_COLUMNS = 16
 REVERSE_TWICE = "reverse over reverse"
 NESTINGS: dict[str, type[ReverseOverForward] | type[ReverseOverReverse]] = {
     "reverse over forward": ReverseOverForward,
@@ -62,7 +63,7 @@ class Choices:
         """
         if "forward mode" not in self.plan:
             one = function.head(1)
-            vector = _probe(function, 0)
+            vector = probe(function, 0)
 
             def try_one() -> bool:
                 jacobian = TransientJacobian(one)
@@ -101,7 +102,7 @@ class Choices:
         if "hessian: nesting" not in self.plan:
             forward = self.forward_mode(function)
             self._require_symmetry(function, gradient)
-            vector, scratch = _probe(function, 0), _probe(function, 1)
+            vector, scratch = probe(function, 0), probe(function, 1)
             works = {}
             for name in NESTINGS if forward else (REVERSE_TWICE,):
                 products = NESTINGS[name](function, gradient)
@@ -110,18 +111,28 @@ class Choices:
             self.plan["hessian: nesting"] = fastest(works, vector.device)
         return NESTINGS[str(self.plan["hessian: nesting"])]
 
-    def agrees_to_first_order(self, held: JacobianProducts, function: BatchFunction) -> bool:
-        """Whether a linearised forward map gives what a forward pass gives; tried once.
+    def transient(self, function: BatchFunction) -> type[TransientJacobian] | type[ReverseJacobian]:
+        """Products with J of a batch that is not held."""
+        return TransientJacobian if self.forward_mode(function) else ReverseJacobian
 
-        A model that writes to its tensors in place can be traced wrongly.
+    def agrees_to_first_order(self, held: JacobianProducts, function: BatchFunction) -> bool:
+        """Whether J v and Jᵀ r are what a forward and a backward pass give.
+
+        A model that writes to its tensors in place can be traced wrongly, and a layer whose
+        first dimension is not the sample has another formula.
         """
-        if "jacobian: linearised" not in self.plan:
-            vector = _probe(function, 0)
-            found, expected = held.push(vector), TransientJacobian(function).push(vector)
-            error = float((found - expected).norm())
-            right = error <= _rounding(vector) * float(expected.norm())
-            self.plan["jacobian: linearised"] = "right" if right else "wrong"
-        return self.plan["jacobian: linearised"] == "right"
+        vector = probe(function, 0)
+        direct = self.transient(function)(function)
+        pushed, expected = held.push(vector), direct.push(vector)
+        weights = torch.cos(torch.arange(expected.numel(), device=vector.device))
+        weights = weights.to(vector.dtype).view_as(expected)
+        found, pulled = torch.zeros_like(vector), torch.zeros_like(vector)
+        held.pull(weights, found)
+        direct.pull(weights, pulled)
+        return all(
+            float((ours - theirs).norm()) <= _rounding(vector) * float(theirs.norm())
+            for ours, theirs in ((pushed, expected), (found, pulled))
+        )
 
     def agrees(
         self, held: HessianProducts, function: BatchFunction, gradient: LogitGradient, kind: str
@@ -136,7 +147,7 @@ class Choices:
     def _same(
         self, products: HessianProducts, function: BatchFunction, gradient: LogitGradient
     ) -> bool:
-        vector = _probe(function, 0)
+        vector = probe(function, 0)
         found, expected = torch.zeros_like(vector), torch.zeros_like(vector)
         ReverseOverReverse(function, gradient).product(vector, expected)
         worked = attempt(_then_true, partial(products.product, vector, found))
@@ -144,7 +155,7 @@ class Choices:
         return bool(worked) and error <= _rounding(vector) * float(expected.norm())
 
     def _require_symmetry(self, function: BatchFunction, gradient: LogitGradient) -> None:
-        u, v = _probe(function, 0), _probe(function, 1)
+        u, v = probe(function, 0), probe(function, 1)
         Hu, Hv = torch.zeros_like(u), torch.zeros_like(v)
         products = ReverseOverReverse(function, gradient)
         products.product(u, Hu)
@@ -159,20 +170,20 @@ class Choices:
                 "Hessian, replace that layer, for example by remove_parametrizations"
             )
 
-    def columns_together(self, batch: JacobianProducts, columns: Tensor) -> bool:
-        """Whether several columns are pushed faster as one more batch dimension."""
-        if "columns" not in self.plan:
-            if isinstance(batch, ReverseJacobian):
-                return False
-            few = columns[:, : min(4, columns.shape[1])]
-            self.plan["columns"] = fastest(
-                {
-                    "one by one": partial(batch.push_one_by_one, few),
-                    "together": partial(batch.push_together, few),
-                },
-                columns.device,
-            )
-        return self.plan["columns"] == "together"
+    def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
+        """How many columns to take as one more batch dimension; 1 where nothing is gained.
+
+        As many as fit into ``room`` bytes, if a few are pushed faster together than one by one.
+        """
+        name = f"columns at once: {type(batch).__name__}"
+        if name not in self.plan:
+            batch.push(few[:, 0].contiguous())
+            fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
+            ways = {"one by one": partial(batch.push_one_by_one, few)}
+            if fitting >= few.shape[1] and not isinstance(batch, ReverseJacobian):
+                ways["together"] = partial(batch.push_together, few)
+            self.plan[name] = fitting if fastest(ways, few.device) == "together" else 1
+        return int(self.plan[name])
 
 
 def fastest(candidates: Mapping[str, Callable[[], object]], device: torch.device) -> str:
@@ -182,21 +193,21 @@ def fastest(candidates: Mapping[str, Callable[[], object]], device: torch.device
     best = dict.fromkeys(candidates, float("inf"))
     for turn in range(4):
         for name, work in candidates.items():
-            _synchronise(device)
+            synchronise(device)
             start = time.perf_counter()
             work()
-            _synchronise(device)
+            synchronise(device)
             if turn:
                 best[name] = min(best[name], time.perf_counter() - start)
     return min(best, key=best.__getitem__)
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _probe(function: BatchFunction, index: int) -> Float[Tensor, " p"]:
+def probe(function: BatchFunction, index: int) -> Float[Tensor, " p"]:
     """A random vector, always the same; never the caller's, which may miss what is wrong."""
     generator = torch.Generator().manual_seed(index)
     like = next(iter(function.parameters.values()))

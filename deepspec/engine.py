@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -11,31 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.autodiff import (
-    HeldHessian,
-    HeldJacobian,
-    JacobianProducts,
-    LogitGradient,
-    ReverseJacobian,
-    TransientJacobian,
-)
+from deepspec.autodiff import HeldJacobian, JacobianProducts
 from deepspec.batch_function import BatchFunction
-from deepspec.choices import Choices, attempt
-from deepspec.memory import free_memory
+from deepspec.choices import Choices
+from deepspec.holding import Holding
 from deepspec.parameters import ParameterSpace
+from deepspec.purposes import LogitGradients, hessian_purpose, jacobian_purpose
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-Held = TypeVar("Held", HeldJacobian, HeldHessian)
 RowKernel = Callable[[Float[Tensor, "b C k"], slice], Float[Tensor, "b C k"]]
 Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
-LogitGradients = Callable[[slice], LogitGradient]
-
-# Linearising a batch costs up to about thirty gradients, and saves about one a product.
-PRODUCTS_WORTH_HOLDING = 16
-COLUMNS_AT_ONCE = 16
-JACOBIAN = "jacobian"
-HELD = "{}: batches held"
 
 
 def _with_smaller_batches(
@@ -66,6 +52,8 @@ class Engine:
         Starts a pass over the data: yields each batch's rows and its function.
     space
         The parameters to differentiate by.
+    num_classes
+        The number of logits.
     dtype, device
         Of the vectors.
     memory_budget
@@ -78,6 +66,7 @@ class Engine:
         self,
         functions: Callable[[], Iterator[tuple[slice, BatchFunction]]],
         space: ParameterSpace,
+        num_classes: int,
         dtype: torch.dtype,
         device: torch.device,
         memory_budget: int | float,
@@ -85,11 +74,10 @@ class Engine:
     ) -> None:
         self._functions = functions
         self.space, self.dtype, self.device = space, dtype, device
-        self.memory_budget = memory_budget
         self._halve = halve
-        self._jacobians: list[HeldJacobian] = []
-        self._hessians: dict[str, list[HeldHessian]] = {}
         self.choices = Choices()
+        self.holding = Holding(functions, self.choices.plan, memory_budget, device)
+        self._jacobian = jacobian_purpose(self.choices, num_classes, self.holding.budget_bytes)
 
     # ---- products ---------------------------------------------------------------------------
 
@@ -151,7 +139,7 @@ class Engine:
         ``kind`` names φ, so that what :meth:`hold_hessian` keeps for it is found again.
         """
         result = self._zeros(columns.shape[1])
-        held = self._hessians.get(kind, [])
+        held = self.holding.batches(hessian_purpose(self.choices, kind, gradients))
         for index, (rows, function) in enumerate(self._functions()):
             if index < len(held):
                 product = held[index].product
@@ -165,83 +153,22 @@ class Engine:
     # ---- what is kept between products ------------------------------------------------------
 
     @_with_smaller_batches
-    def hold_jacobian(self) -> None:
-        """Linearise as many batches as the budget allows, for all products with J."""
-        if not self._jacobians and self.forward_mode():
-            self._jacobians = self._within_budget(self._held_jacobian, JACOBIAN)
+    def hold_jacobian(self, products: int) -> None:
+        """Hold as many batches as the budget allows, if so many products with J pay for it."""
+        self.holding.keep(self._jacobian, products)
 
     @_with_smaller_batches
-    def hold_hessian(self, kind: str, gradients: LogitGradients) -> None:
-        """Linearise the gradient of as many batches as the budget allows."""
-        if self._hessians.get(kind) or not self.forward_mode():
-            return
+    def hold_hessian(self, kind: str, gradients: LogitGradients, products: int) -> None:
+        """Hold as many batches as the budget allows, if so many products with ∇²φ pay for it."""
+        self.holding.keep(hessian_purpose(self.choices, kind, gradients), products)
 
-        def hold(rows: slice, function: BatchFunction) -> HeldHessian | None:
-            held = HeldHessian(function, gradients(rows))
-            trusted = self.choices.agrees(held, function, gradients(rows), kind)
-            return held if trusted else None
-
-        # Forgetting others clears the table, so the new ones are entered afterwards.
-        found = self._within_budget(hold, kind)
-        self._hessians[kind] = found
-
-    def release(self) -> None:
-        """Forget everything that is held."""
-        self._jacobians, self._hessians = [], {}
-
-    def _within_budget(
-        self, hold: Callable[[slice, BatchFunction], Held | None], kind: str
-    ) -> list[Held]:
-        """Hold the first batches, in order, while they fit.
-
-        What is held for other products stays while there is room for both. A plan that was
-        given says how many, whatever the budget.
-        """
-        planned = self.choices.plan.get(HELD.format(kind))
-        budget = float("inf") if planned is not None else self.budget_bytes()
-        held: list[Held] = []
-        used, samples, others = 0, 0, self._held_bytes()
-        for rows, function in self._functions():
-            if budget == 0 or len(held) == planned:
-                break
-            if others and used * (1 + function.samples / max(samples, 1)) + others > budget:
-                self._forget_all_but(kind)
-                others = 0
-            if used and used * (1 + function.samples / samples) > budget:
-                break
-            batch = attempt(hold, rows, function)
-            if batch is None or used + batch.bytes() > budget:
-                break
-            held.append(batch)
-            used, samples = used + batch.bytes(), samples + function.samples
-        if others and used + others > budget:
-            self._forget_all_but(kind)
-        self.choices.plan[HELD.format(kind)] = len(held)
-        return held
-
-    def _held_jacobian(self, rows: slice, function: BatchFunction) -> HeldJacobian | None:
-        held = HeldJacobian(function)
-        return held if self.choices.agrees_to_first_order(held, function) else None
-
-    def _held_bytes(self) -> int:
-        hessians = [batch.bytes() for held in self._hessians.values() for batch in held]
-        return sum(batch.bytes() for batch in self._jacobians) + sum(hessians)
-
-    def _forget_all_but(self, kind: str) -> None:
-        for other in {JACOBIAN, *self._hessians} - {kind}:
-            self.choices.plan.pop(HELD.format(other), None)
-        self.release()
-
-    def budget_bytes(self) -> int:
-        """What may be held between products, in bytes."""
-        if isinstance(self.memory_budget, int):
-            return self.memory_budget
-        return int(self.memory_budget * free_memory(self.device))
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        """Forget everything that is held, and make the choices of ``plan``."""
+        self.holding.follow(plan)
 
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
-        self.release()
-        self.choices.plan = {}
+        self.follow({})
         if not self._halve():
             return False
         warnings.warn(
@@ -262,30 +189,35 @@ class Engine:
     # ---- one batch --------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[tuple[slice, JacobianProducts]]:
-        transient = TransientJacobian if self.forward_mode() else ReverseJacobian
+        held = self.holding.batches(self._jacobian)
         for index, (rows, function) in enumerate(self._functions()):
-            if index < len(self._jacobians):
-                yield rows, self._jacobians[index]
+            if index < len(held):
+                yield rows, held[index]
             else:
-                yield rows, transient(function)
+                yield rows, self.choices.transient(function)(function)
 
     def _push(
         self, batch: JacobianProducts, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "b C k"]:
-        count = columns.shape[1]
-        if count == 1 or not self.choices.columns_together(batch, columns):
-            return batch.push_one_by_one(columns).double()
-        parts = [
-            batch.push_together(columns[:, start : start + COLUMNS_AT_ONCE])
-            for start in range(0, count, COLUMNS_AT_ONCE)
-        ]
+        parts = []
+        for few in columns.split(self._columns_at_once(batch, columns.shape[1]), dim=1):
+            one = few.shape[1] == 1
+            parts.append(batch.push_one_by_one(few) if one else batch.push_together(few))
         return torch.cat(parts, dim=2).double()
 
     def _pull(
         self, batch: JacobianProducts, coefficients: Float[Tensor, "b C k"], result: Tensor
     ) -> None:
-        for column, into in zip(coefficients.to(self.dtype).unbind(2), result, strict=True):
-            batch.pull(column, into)
+        at_once = self._columns_at_once(batch, coefficients.shape[2])
+        rows = coefficients.to(self.dtype).split(at_once, dim=2)
+        for few, into in zip(rows, result.split(at_once), strict=True):
+            batch.pull_together(few, into)
+
+    def _columns_at_once(self, batch: JacobianProducts, count: int) -> int:
+        if count == 1:
+            return 1
+        room = self.holding.budget_bytes() - self.holding.bytes()
+        return self.choices.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
 
     def _zeros(self, count: int) -> Float[Tensor, "k p"]:
         return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)

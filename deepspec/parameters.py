@@ -44,6 +44,14 @@ class ParameterSpace:
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
 
+    def unflatten_columns(self, columns: Float[Tensor, "p k"]) -> dict[str, Tensor]:
+        """Columns as tensors (k, *shape), one for each name."""
+        parts = columns.split(self.counts)
+        return {
+            name: part.T.reshape(columns.shape[1], *shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+
     def accumulate(
         self, into: Float[Tensor, " p"], tensors: Sequence[Tensor | None], factor: float = 1.0
     ) -> None:

@@ -98,7 +98,13 @@ class Problem:
         if verify:
             require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
         self.engine = Engine(
-            self.functions, self.space, self.dtype, self.device, memory_budget, self._halve
+            self.functions,
+            self.space,
+            self.num_classes,
+            self.dtype,
+            self.device,
+            memory_budget,
+            self._halve,
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
@@ -162,8 +168,7 @@ class Problem:
 
     @plan.setter
     def plan(self, plan: dict[str, str | int]) -> None:
-        self.engine.release()
-        self.engine.choices.plan = dict(plan)
+        self.engine.follow(plan)
 
     @property
     def size(self) -> int:

@@ -150,7 +150,7 @@ def _untrained(problem: Problem, settings: Settings) -> dict[str, float]:
     measured = measure(problem, settings)
     total = total_trace(measured.operator, settings.seed).value
     shares = light_shares(measured, total - float(measured.pairs.values[: measured.count].sum()))
-    problem.engine.release()
+    problem.engine.holding.release()
     return shares
 
 
@@ -189,7 +189,7 @@ def _split(
         predicted = _predicted(measured, decompositions[0])
     with clock.stage("Hess and E"):
         hessian = hessian_side(measured, edge)
-    problem.engine.release()
+    problem.engine.holding.release()
     spectra = [whole] + [k.spectrum for k in knockouts.values() if k.spectrum is not None]
     return SplitAttribution(
         samples=problem.num_samples,

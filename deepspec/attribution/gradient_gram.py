@@ -70,7 +70,7 @@ class GradientGram(AlgebraicOperator):
 
     def prepare(self, products: int) -> None:
         """Make ready for many products, as the problem's other operators do."""
-        self.problem.engine.hold_jacobian()
+        self.problem.engine.hold_jacobian(products)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": "gradient gram", **self.problem.fingerprint()}

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.autodiff import LogitGradient
-from deepspec.engine import PRODUCTS_WORTH_HOLDING
 from deepspec.operators.on_problem import ProblemOperator
 from deepspec.problem import Problem
 
@@ -33,9 +32,8 @@ class SecondDerivative(ProblemOperator):
         return self.problem.engine.hessian(self._kind, self.logit_gradient, columns)
 
     def prepare(self, products: int) -> None:
-        """Make ready for many products: hold what fits the problem's memory budget."""
-        if products >= PRODUCTS_WORTH_HOLDING:
-            self.problem.engine.hold_hessian(self._kind, self.logit_gradient)
+        """Make ready for many products: hold what pays and fits the memory budget."""
+        self.problem.engine.hold_hessian(self._kind, self.logit_gradient, products)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": self._kind, **self.problem.fingerprint()}

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.engine import PRODUCTS_WORTH_HOLDING
 from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.on_problem import ProblemOperator
@@ -112,9 +111,8 @@ class LogitSpaceOperator(ProblemOperator):
         return self.problem.engine.sandwich(self.kernel, columns)
 
     def prepare(self, products: int) -> None:
-        """Make ready for many products: hold what fits the problem's memory budget."""
-        if products >= PRODUCTS_WORTH_HOLDING:
-            self.problem.engine.hold_jacobian()
+        """Make ready for many products: hold what pays and fits the memory budget."""
+        self.problem.engine.hold_jacobian(products)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"kernel": self.kernel.describe(), **self.problem.fingerprint()}

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.autodiff import BatchFunction
-from deepspec.engine import free_memory
+from deepspec.batch_function import BatchFunction
+from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.memory import free_memory
 from deepspec.problem import Problem
 from deepspec.tangent_kernel.accumulation import mirror
 from deepspec.tangent_kernel.jacobian import add_jacobian
-from deepspec.tangent_kernel.recording import Layer, layers_with_formula, record
 from deepspec.tangent_kernel.shares import Share, layer_size, shares_of
 
 # A block is this large, or a quarter of Θ if that is more, or what the memory leaves.

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from deepspec.layers.formulas import LayerFormula
+from deepspec.layers.recording import Layer
 from deepspec.tangent_kernel.accumulation import add_outer, add_pairs
-from deepspec.tangent_kernel.layers import LayerFormula
-from deepspec.tangent_kernel.recording import Layer
 
 # An elementwise operation on one entry costs about as much as this many multiply-adds.
 ELEMENTWISE = 8

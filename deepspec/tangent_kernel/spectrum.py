@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import load_state, save_state
-from deepspec.engine import free_memory
 from deepspec.means import MeansProjector
+from deepspec.memory import free_memory
 from deepspec.operators import Compression, LogitSpaceOperator, Projector, SymmetricOperator
 from deepspec.operators.algebra import range_basis
 from deepspec.problem import Problem

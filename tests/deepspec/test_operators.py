@@ -48,7 +48,7 @@ def test_hessian_gauss_newton_and_residual_are_what_they_are_defined_to_be(
         (GaussNewton(problem), gauss_newton),
         (Residual(problem), hess - gauss_newton),
     ]:
-        operator.prepare(products=100)
+        operator.prepare(products=10**9)
         assert relative(operator.to_dense(), dense) < 1e-10
 
 
@@ -59,7 +59,7 @@ def test_every_part_is_what_it_is_defined_to_be(case: Case, budget: int, convent
     problem = problem_of(case, budget)
     parts = ClassStructure(problem, convention).named()
     dense = oracles.parts_of_g(model, features, labels, convention)
-    GaussNewton(problem).prepare(products=100)
+    GaussNewton(problem).prepare(products=10**9)
     scale = oracles.gauss_newton(model, features).abs().max()
     for name in NAMES:
         error = (parts[name].to_dense() - dense[name]).abs().max() / scale
@@ -143,7 +143,7 @@ def test_a_module_without_forward_mode_is_named_and_still_right() -> None:
     G = GaussNewton(problem).to_dense()
     assert relative(G, gauss_newton) < 1e-10
     H = Hessian(problem)
-    H.prepare(100)
+    H.prepare(10**9)
     assert relative(H.to_dense(), hess) < 1e-10
     parts = ClassStructure(problem)
     assert relative(parts.total.to_dense(), gauss_newton) < 1e-12

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepspec.autodiff import BatchFunction
-from deepspec.tangent_kernel.layers import LayerFormula, layer_formula
+from deepspec.batch_function import BatchFunction
+from deepspec.layers.formulas import LayerFormula, layer_formula
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,14 @@ def record(
         with torch.enable_grad():
             logits = function(function.parameters)
         probes = [calls.probes[layer.module][0] for layer in layers]
-        rows: list[tuple[Tensor, ...]] = [
-            torch.autograd.grad(
+        classes = logits.shape[1]
+        deltas = [probe.new_empty(len(probe), classes, *probe.shape[1:]) for probe in probes]
+        for index, column in enumerate(logits.unbind(1)):
+            rows = torch.autograd.grad(
                 column.sum(), probes, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            for column in logits.unbind(1)
-        ]
-    deltas = [torch.stack(parts, dim=1) for parts in zip(*rows, strict=True)]
+            for delta, row in zip(deltas, rows, strict=True):
+                delta[:, index] = row
     observed = [calls.observed[layer.module][0] for layer in layers]
     return list(zip(observed, deltas, strict=True))
 

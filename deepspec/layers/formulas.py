@@ -8,17 +8,22 @@ logit c by its output there,
 so a bias is the weight of one more input that is always 1 (docs/theory.md §1, "Exact spectra"). A
 position is a row of a sequence or a place in an image; channels that do not mix (groups of a
 convolution, features of a normalisation) are groups g, each with k inputs and o outputs.
+
+Such a layer is linear in its parameters: :meth:`LayerFormula.push` applies it to other ones (the
+output's change along directions in θ), and :meth:`LayerFormula.pull` is the transpose.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,22 @@ class LayerFormula(ABC):
         """⟨x, x'⟩ for rows of :meth:`compact` of one group."""
         return left @ right.T
 
+    @abstractmethod
+    def push(
+        self, observed: Tensor, tangents: Mapping[str, Float[Tensor, "m ..."]]
+    ) -> Float[Tensor, "b m ..."]:
+        """How the output changes along m directions in the layer's parameters."""
+
+    @abstractmethod
+    def pull(
+        self, observed: Tensor, errors: Float[Tensor, "b m ..."]
+    ) -> dict[str, Float[Tensor, "m ..."]]:
+        """The transpose of :meth:`push`: each parameter's Σ_t δ_t x_tᵀ for m sets of errors."""
+
+    def _named(self, **parts: Callable[[], Tensor]) -> dict[str, Tensor]:
+        """Those of weight and bias that θ contains, computed only then."""
+        return {name: part() for name, part in parts.items() if getattr(self, name)}
+
 
 class LinearFormula(LayerFormula):
     """nn.Linear, on rows or on sequences of any number of dimensions."""
@@ -74,6 +95,24 @@ class LinearFormula(LayerFormula):
 
     def errors(self, deltas: Tensor) -> Tensor:
         return deltas.reshape(*deltas.shape[:2], 1, -1, deltas.shape[-1])
+
+    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        weight, bias = tangents.get("weight"), tangents.get("bias")
+        if weight is None:
+            assert bias is not None
+            shape = (1, len(bias), *(1,) * (observed.ndim - 2), bias.shape[1])
+            return bias.view(shape).expand(len(observed), -1, *observed.shape[1:-1], -1)
+        flat = F.linear(observed, weight.flatten(0, 1), None if bias is None else bias.flatten())
+        return flat.unflatten(-1, weight.shape[:2]).movedim(-2, 1)
+
+    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        rows = errors.movedim(1, -2).flatten(0, -3)
+        return self._named(
+            weight=lambda: (
+                rows.flatten(1).T @ observed.reshape(len(rows), observed.shape[-1])
+            ).unflatten(0, rows.shape[1:]),
+            bias=lambda: rows.sum(dim=0),
+        )
 
 
 @dataclass(frozen=True)
@@ -115,8 +154,61 @@ class ConvolutionFormula(LayerFormula):
         by_group = deltas.reshape(b, C, self.groups, outputs // self.groups, -1)
         return by_group.transpose(3, 4)
 
+    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        # One convolution for all directions: each group of channels gets the outputs of each.
+        weight, bias = tangents.get("weight"), tangents.get("bias")
+        if weight is None:
+            assert bias is not None
+            inputs = observed.shape[1] // self.groups
+            weight = bias.new_zeros(*bias.shape, inputs, *self.kernel_size)
+        stacked = weight.unflatten(1, (self.groups, -1)).transpose(0, 1)
+        output = F.conv2d(
+            observed, stacked.flatten(0, 2), None, self.stride, 0, self.dilation, self.groups
+        )
+        by_group = output.unflatten(1, stacked.shape[:3])
+        result = by_group.transpose(1, 2).flatten(2, 3)
+        return result if bias is None else result + bias[None, :, :, None, None]
 
-class BatchNormFormula(LayerFormula):
+    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        def weight() -> Tensor:
+            by_group = errors.unflatten(2, (self.groups, -1)).transpose(1, 2)
+            inputs = observed.shape[1] // self.groups
+            shape = (by_group.shape[1:4].numel(), inputs, *self.kernel_size)
+            found = conv2d_weight(
+                observed, shape, by_group.flatten(1, 3), self.stride, 0, self.dilation, self.groups
+            )
+            return found.unflatten(0, by_group.shape[1:4]).transpose(0, 1).flatten(1, 2)
+
+        return self._named(weight=weight, bias=lambda: errors.sum(dim=(0, 3, 4)))
+
+
+class NormalizationFormula(LayerFormula):
+    """A factor and a shift for each normalised feature; what is observed is normalised already."""
+
+    @abstractmethod
+    def spread(self, parameter: Float[Tensor, "m ..."], ndim: int) -> Float[Tensor, "1 m ..."]:
+        """A parameter in the shape of the layer's outputs, (b, m, …) of ``ndim`` dimensions."""
+
+    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        inputs = observed[:, None]
+        parts = {name: self.spread(tangent, inputs.ndim) for name, tangent in tangents.items()}
+        if "weight" not in parts:
+            return parts["bias"].expand(len(inputs), -1, *inputs.shape[2:])
+        scaled = inputs * parts["weight"]
+        return scaled + parts["bias"] if "bias" in parts else scaled
+
+    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        return self._named(
+            weight=lambda: self.gathered(errors * observed[:, None]),
+            bias=lambda: self.gathered(errors),
+        )
+
+    @abstractmethod
+    def gathered(self, outputs: Float[Tensor, "b m ..."]) -> Float[Tensor, "m ..."]:
+        """The transpose of :meth:`spread`."""
+
+
+class BatchNormFormula(NormalizationFormula):
     """nn.BatchNorm1d and 2d with running statistics: each channel a group with one output."""
 
     @staticmethod
@@ -134,9 +226,15 @@ class BatchNormFormula(LayerFormula):
     def errors(self, deltas: Tensor) -> Tensor:
         return deltas.reshape(*deltas.shape[:3], -1, 1)
 
+    def spread(self, parameter: Tensor, ndim: int) -> Tensor:
+        return parameter.view(1, *parameter.shape, *(1,) * (ndim - 3))
+
+    def gathered(self, outputs: Tensor) -> Tensor:
+        return outputs.sum(dim=(0, *range(3, outputs.ndim)))
+
 
 @dataclass(frozen=True)
-class LayerNormFormula(LayerFormula):
+class LayerNormFormula(NormalizationFormula):
     """nn.LayerNorm: each normalised feature a group with one output."""
 
     shape: tuple[int, ...]
@@ -152,6 +250,13 @@ class LayerNormFormula(LayerFormula):
     def errors(self, deltas: Tensor) -> Tensor:
         size = torch.Size(self.shape).numel()
         return deltas.reshape(*deltas.shape[:2], -1, size).transpose(2, 3)[..., None]
+
+    def spread(self, parameter: Tensor, ndim: int) -> Tensor:
+        between = ndim - 2 - len(self.shape)
+        return parameter.view(1, len(parameter), *(1,) * between, *self.shape)
+
+    def gathered(self, outputs: Tensor) -> Tensor:
+        return outputs.sum(dim=(0, *range(2, outputs.ndim - len(self.shape))))
 
 
 @dataclass(frozen=True)
@@ -185,6 +290,20 @@ class EmbeddingFormula(LayerFormula):
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         return ((left == right.T) & (left >= 0)).to(self.dtype)
+
+    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        table = tangents["weight"].transpose(0, 1)
+        if self.padding is not None:
+            table = table.index_fill(0, torch.tensor(self.padding, device=table.device), 0)
+        return table[observed].movedim(-2, 1)
+
+    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        rows = errors.movedim(1, -2).flatten(0, -3)
+        table = rows.new_zeros(self.size, *rows.shape[1:])
+        table.index_add_(0, observed.flatten(), rows)
+        if self.padding is not None:
+            table[self.padding] = 0
+        return {"weight": table.transpose(0, 1)}
 
 
 def layer_formula(
