@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -56,34 +56,21 @@ class Choices:
     def __init__(self) -> None:
         self.plan: dict[str, str | int] = {}
 
-    def forward_mode(self, function: BatchFunction) -> bool:
-        """Whether forward mode works on the model; tried once, on one sample.
+    def forward_mode(self, functions: Iterable[BatchFunction]) -> bool:
+        """Whether forward mode works on the model; tried once, on each of the batches.
 
         It must be there, and agree with reverse mode: ⟨J v, r⟩ = ⟨v, Jᵀ r⟩ for random v and r.
+        What it gets wrong (PyTorch's forgets padding_idx) may show in one batch only.
         """
         if "forward mode" not in self.plan:
-            one = function.head(1)
-            vector = probe(function, 0)
-
-            def try_one() -> bool:
-                jacobian = TransientJacobian(one)
-                pushed = jacobian.push(vector)
-                weights = torch.cos(torch.arange(pushed.numel(), device=pushed.device)).to(pushed)
-                pulled = torch.zeros_like(vector)
-                jacobian.pull(weights.view_as(pushed), pulled)
-                left = float((pushed * weights.view_as(pushed)).sum())
-                size = float(pulled.norm() * vector.norm())
-                return abs(left - float(pulled @ vector)) <= _rounding(vector) * size
-
-            possible = bool(attempt(try_one))
-            if not possible:
+            fault = next(filter(None, map(_fault_of_forward_mode, functions)), None)
+            if fault:
                 warnings.warn(
-                    f"{innermost_module(function.model, try_one)} cannot be differentiated in "
-                    "forward mode; using reverse mode twice, which is slower",
+                    f"{fault}; using reverse mode twice, which is slower",
                     RuntimeWarning,
                     stacklevel=5,
                 )
-            self.plan["forward mode"] = "yes" if possible else "no"
+            self.plan["forward mode"] = "no" if fault else "yes"
         return self.plan["forward mode"] == "yes"
 
     def nesting(
@@ -100,7 +87,7 @@ class Choices:
             If reverse mode twice is not symmetric.
         """
         if "hessian: nesting" not in self.plan:
-            forward = self.forward_mode(function)
+            forward = self.forward_mode([function])
             self._require_symmetry(function, gradient)
             vector, scratch = probe(function, 0), probe(function, 1)
             works = {}
@@ -113,7 +100,7 @@ class Choices:
 
     def transient(self, function: BatchFunction) -> type[TransientJacobian] | type[ReverseJacobian]:
         """Products with J of a batch that is not held."""
-        return TransientJacobian if self.forward_mode(function) else ReverseJacobian
+        return TransientJacobian if self.forward_mode([function]) else ReverseJacobian
 
     def agrees_to_first_order(self, held: JacobianProducts, function: BatchFunction) -> bool:
         """Whether J v and Jᵀ r are what a forward and a backward pass give.
@@ -124,8 +111,7 @@ class Choices:
         vector = probe(function, 0)
         direct = self.transient(function)(function)
         pushed, expected = held.push(vector), direct.push(vector)
-        weights = torch.cos(torch.arange(expected.numel(), device=vector.device))
-        weights = weights.to(vector.dtype).view_as(expected)
+        weights = _weights(expected)
         found, pulled = torch.zeros_like(vector), torch.zeros_like(vector)
         held.pull(weights, found)
         direct.pull(weights, pulled)
@@ -213,6 +199,33 @@ def probe(function: BatchFunction, index: int) -> Float[Tensor, " p"]:
     like = next(iter(function.parameters.values()))
     vector = torch.randn(function.space.size, generator=generator, dtype=like.dtype)
     return vector.to(like.device)
+
+
+def _weights(like: Float[Tensor, "b C"]) -> Float[Tensor, "b C"]:
+    """Coefficients with nothing special about them."""
+    return torch.cos(torch.arange(like.numel(), device=like.device)).to(like).view_as(like)
+
+
+def _fault_of_forward_mode(function: BatchFunction) -> str | None:
+    """What is wrong with forward mode on a batch, in words; ``None`` if nothing is."""
+    vector = probe(function, 0)
+
+    def disagreement() -> bool:
+        jacobian = TransientJacobian(function)
+        pushed = jacobian.push(vector)
+        weights, pulled = _weights(pushed), torch.zeros_like(vector)
+        jacobian.pull(weights, pulled)
+        error = abs(float((pushed * weights).sum()) - float(pulled @ vector))
+        return error > _rounding(vector) * float(pulled.norm() * vector.norm())
+
+    disagrees = attempt(disagreement)
+    if disagrees is None:
+        name = innermost_module(function.model, disagreement)
+        return f"{name} cannot be differentiated in forward mode"
+    if disagrees:
+        name = type(function.model).__name__
+        return f"forward mode and reverse mode give different derivatives of {name}"
+    return None
 
 
 def _rounding(vector: Tensor) -> float:

@@ -168,7 +168,8 @@ class Engine:
 
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
-        self.follow({})
+        known = self.choices.plan.get("forward mode")
+        self.follow({} if known is None else {"forward mode": known})
         if not self._halve():
             return False
         warnings.warn(
@@ -181,10 +182,7 @@ class Engine:
 
     def forward_mode(self) -> bool:
         """Whether the model can be differentiated in forward mode; found out at the first call."""
-        if "forward mode" not in self.choices.plan:
-            _, function = next(self._functions())
-            self.choices.forward_mode(function)
-        return self.choices.plan["forward mode"] == "yes"
+        return self.choices.forward_mode(function for _, function in self._functions())
 
     # ---- one batch --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from deepspec.batches import Batches, move
 from deepspec.engine import Engine
 from deepspec.first_pass import logits_and_labels, require_repeatable
 from deepspec.parameters import parameter_space
+from deepspec.softmax import less_one_hot
 
 
 class Problem:
@@ -203,8 +204,10 @@ class Problem:
     @property
     def loss(self) -> float:
         """The mean cross-entropy, in nats."""
-        rows = torch.arange(self.num_samples, device=self.labels.device)
-        return -float(self.log_probabilities[rows, self.labels].mean())
+        direct = -self.log_probabilities.gather(1, self.labels[:, None])
+        # Near certainty 1 − p is accurate, and the logarithm of p is not.
+        certain = -torch.log1p(self.residuals.gather(1, self.labels[:, None]).clamp_min(-0.5))
+        return float(torch.where(direct < 0.5, certain, direct).mean())
 
     @property
     def error_rate(self) -> float:
@@ -214,8 +217,11 @@ class Problem:
     @property
     def residuals(self) -> Float[Tensor, "n C"]:
         """p_i − y_i, the derivative of each sample's loss by its logits, float64."""
-        hot = torch.nn.functional.one_hot(self.labels, self.num_classes)
-        return self.probabilities - hot
+        return less_one_hot(self.probabilities, self.one_hot(self.labels))
+
+    def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
+        """e_y for each label, float64."""
+        return torch.nn.functional.one_hot(labels, self.num_classes).double()
 
     def gradient(self) -> Float[Tensor, " p"]:
         """The gradient of the mean loss, Jᵀ(p − y)/n."""

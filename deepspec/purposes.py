@@ -43,7 +43,7 @@ def jacobian_purpose(
         return held if held and choices.agrees_to_first_order(held, function) else None
 
     def linearised(rows: slice, function: BatchFunction) -> HeldJacobian | None:
-        if not choices.forward_mode(function):
+        if not choices.forward_mode([function]):
             return None
         held = LinearisedJacobian(function)
         return held if choices.agrees_to_first_order(held, function) else None
@@ -66,7 +66,7 @@ def hessian_purpose(choices: Choices, kind: str, gradients: LogitGradients) -> P
     """∇²φ v, by the gradient linearised."""
 
     def linearised(rows: slice, function: BatchFunction) -> HeldHessian | None:
-        if not choices.forward_mode(function):
+        if not choices.forward_mode([function]):
             return None
         held = HeldHessian(function, gradients(rows))
         return held if choices.agrees(held, function, gradients(rows), kind) else None

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from deepspec.operators.logit_space import LogitKernel, LogitSpaceOperator, combine
 from deepspec.problem import Problem
+from deepspec.softmax import mean_less_each
 
 Convention = Literal["jmlr2020", "icml2019"]
 
@@ -53,8 +54,7 @@ class CrossClassWeights:
 
     def differences(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
         """⟨vector_{i,c'}, v⟩ from u = J v: scale · (⟨p_i, u_i⟩ − u_{i,c'})."""
-        mean = (self.probabilities[:, :, None] * columns).sum(dim=1, keepdim=True)
-        return self.vector_scale[:, :, None] * (mean - columns)
+        return self.vector_scale[:, :, None] * mean_less_each(self.probabilities, columns)
 
     def coefficients(self, amounts: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
         """r with Jᵀ r = Σ_{i,c'} amounts_{i,c'} · vector_{i,c'}: the transpose of the above."""

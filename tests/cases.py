@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from deepspec import Problem
+
 
 @dataclass(frozen=True)
 class Case:
@@ -27,6 +29,12 @@ class Case:
             features = torch.randn(len(self.labels), *self.inputs, dtype=dtype)
             settle_batch_norm(model, features)
         return model.eval(), features, torch.tensor(self.labels)
+
+
+def hold(problem: Problem, way: str = "layers") -> None:
+    """From the next ``prepare`` on, hold what fits the budget, whether that pays or not."""
+    kept = {"jacobian": way, "hessian": "linearised", "residual": "linearised"}
+    problem.plan = {**problem.plan, **{f"{name}: kept": value for name, value in kept.items()}}
 
 
 def settle_batch_norm(model: nn.Module, features: Tensor) -> None:

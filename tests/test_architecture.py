@@ -32,6 +32,7 @@ ORDER = {
     ],
     "deepspec": [
         "parameters",
+        "softmax",
         "batches",
         "batch_function",
         "memory",

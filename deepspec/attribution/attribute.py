@@ -160,11 +160,13 @@ def _split(
     """One split: G in the coordinates of its gradients, then Hess and E."""
     clock = _Clock(name)
     largest = float(problem.residuals.abs().max())
-    if largest < 10 * torch.finfo(problem.dtype).eps:
+    precision = torch.finfo(problem.dtype)
+    if largest < (precision.tiny / precision.eps) ** 0.5:
+        wider = "" if problem.dtype == torch.float64 else "compute in float64, or "
         raise ValueError(
             f"expected probabilities that differ from the labels, but on the {name} data none "
-            f"differs by more than {largest:.1e}: the fit is perfect to the rounding of "
-            f"{problem.dtype}, and the Hessian is rounding; compute in float64, or train less"
+            f"differs by more than {largest:.1e}: the fit is perfect, and what is left of the "
+            f"Hessian underflows in {problem.dtype}; {wider}train less"
         )
     with clock.stage("eigenpairs and means of G"):
         measured = measure(problem, settings)

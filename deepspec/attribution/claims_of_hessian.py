@@ -22,6 +22,7 @@ from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
+from deepspec.softmax import less_one_hot
 
 PROBES = 8
 PRODUCTS_A_PAIR = 8
@@ -32,8 +33,8 @@ class RelabelledResidual(SecondDerivative):
 
     def __init__(self, problem: Problem, labels: Int[Tensor, " n"]) -> None:
         super().__init__(problem)
-        hot = torch.nn.functional.one_hot(labels, problem.num_classes)
-        object.__setattr__(self, "slopes", (problem.probabilities - hot) / problem.num_samples)
+        slopes = less_one_hot(problem.probabilities, problem.one_hot(labels)) / problem.num_samples
+        object.__setattr__(self, "slopes", slopes)
 
     slopes: Float[Tensor, "n C"]
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from deepspec.operators import AlgebraicOperator, MatrixOperator
 from deepspec.problem import Problem
+from deepspec.softmax import mean_less_each
 
 COLUMNS_AT_ONCE = 16
 
@@ -55,9 +56,8 @@ class GradientGram(AlgebraicOperator):
     def rows_times(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
         """D V, for columns in parameter space."""
         problem = self.problem
-        pushed = problem.engine.push(columns)
-        mean = (problem.probabilities[:, :, None] * pushed).sum(dim=1, keepdim=True)
-        scaled = self._root[:, :, None] * (mean - pushed)
+        differences = mean_less_each(problem.probabilities, problem.engine.push(columns))
+        scaled = self._root[:, :, None] * differences
         return scaled.reshape(self.size, -1).to(self.dtype)
 
     def columns_times(self, vectors: Float[Tensor, "m k"]) -> Float[Tensor, "p k"]:

@@ -13,6 +13,7 @@ from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.on_problem import ProblemOperator
 from deepspec.problem import Problem
+from deepspec.softmax import mean_less_each
 
 
 class LogitKernel(ABC):
@@ -45,9 +46,8 @@ class SoftmaxKernel(RowwiseKernel):
     probabilities: Float[Tensor, "n C"]
 
     def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
-        p = self.probabilities[rows, :, None]
-        mean = (p * columns).sum(dim=1, keepdim=True)
-        return p * (columns - mean) / len(self.probabilities)
+        p = self.probabilities[rows]
+        return -p[:, :, None] * mean_less_each(p, columns) / len(self.probabilities)
 
     def describe(self) -> str:
         return "softmax"

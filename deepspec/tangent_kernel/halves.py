@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.operators.logit_space import KernelCombination, LogitKernel, SoftmaxKernel
+from deepspec.softmax import mean_less_each
 from deepspec.structure import (
     BetweenClassKernel,
     CrossClassKernel,
@@ -55,10 +56,10 @@ def _rows(kernel: LogitKernel, samples: int, classes: int) -> int:
 
 def _half(kernel: LogitKernel, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "r k"]:
     if isinstance(kernel, SoftmaxKernel):
-        # (diag p − p pᵀ) = A Aᵀ with Aᵀ u = √p ∘ (u − ⟨p, u⟩).
-        p = kernel.probabilities[:, :, None]
-        mean = (p * columns).sum(dim=1, keepdim=True)
-        return (p.sqrt() * (columns - mean) / len(p) ** 0.5).flatten(0, 1)
+        # (diag p − p pᵀ) = A Aᵀ with Aᵀ u = √p ∘ (⟨p, u⟩ − u).
+        p = kernel.probabilities
+        differences = mean_less_each(p, columns)
+        return (p.sqrt()[:, :, None] * differences / len(p) ** 0.5).flatten(0, 1)
     if not isinstance(kernel, StructureKernel):
         raise TypeError(f"expected a kernel that is a square, got {kernel.describe()}")
     weights = kernel.weights

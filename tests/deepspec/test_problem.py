@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
 from tests import oracles
-from tests.cases import CASES
+from tests.cases import CASES, hold
 
 Parts = tuple[nn.Module, Tensor, Tensor]
 
@@ -70,8 +70,10 @@ def test_the_callers_model_and_generators_are_untouched() -> None:
     loader = DataLoader(TensorDataset(images, labels), batch_size=3)
     problem = Problem(model, loader)
     for operator in (Hessian(problem), GaussNewton(problem), ClassStructure(problem).cross_class):
-        operator.prepare(10**9)
-        _ = operator @ torch.ones(problem.size, dtype=torch.float64)
+        for way in ("layers", "linearised"):
+            hold(problem, way)
+            operator.prepare(1)
+            _ = operator @ torch.ones(problem.size, dtype=torch.float64)
     assert [m.training for m in model.modules()] == flags
     assert [p.requires_grad for p in model.parameters()] == needs
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
@@ -124,18 +126,20 @@ def test_a_subset_of_parameters_by_name(parts: Parts) -> None:
     assert torch.allclose(Hessian(last).to_dense(), whole[-last.size :, -last.size :], atol=1e-14)
 
 
+@pytest.mark.parametrize("way", ["layers", "linearised"])
 @pytest.mark.parametrize("budget", [0, 20_000, 10**9, 0.5])
-def test_the_memory_budget_changes_nothing_but_speed(budget: int | float) -> None:
+def test_the_memory_budget_changes_nothing_but_speed(budget: int | float, way: str) -> None:
     model, X, y = CASES[1].build()
     tight = Problem(model, (X, y), batch_size=2, memory_budget=0)
     problem = Problem(model, (X, y), batch_size=2, memory_budget=budget)
+    hold(problem, way)
     v = torch.linspace(-1, 1, problem.size, dtype=torch.float64)
     for kind in (Hessian, GaussNewton, Residual):
         operator = kind(problem)
-        operator.prepare(10**9)
+        operator.prepare(1)
         assert torch.allclose(operator @ v, kind(tight) @ v, rtol=1e-12, atol=1e-14)
     cross = ClassStructure(problem).cross_class
-    cross.prepare(10**9)
+    cross.prepare(1)
     expected = ClassStructure(tight).cross_class @ v
     assert torch.allclose(cross @ v, expected, rtol=1e-12, atol=1e-15)
     held = problem.plan["jacobian: batches held"]
@@ -147,12 +151,14 @@ def test_a_plan_repeats_its_choices_bit_for_bit() -> None:
     first = Problem(model, (X, y), batch_size=2, memory_budget=40_000)
     v = torch.linspace(-1, 1, first.size, dtype=torch.float64)
     again = Problem(model, (X, y), batch_size=2, memory_budget=10**9)
-    for kind in (GaussNewton, Hessian):
-        kind(first).prepare(10**9)
-        result = kind(first) @ v
-        again.plan = first.plan
-        kind(again).prepare(10**9)
-        assert torch.equal(kind(again) @ v, result)
+    for way in ("layers", "linearised"):
+        for kind in (GaussNewton, Hessian):
+            hold(first, way)
+            kind(first).prepare(1)
+            result = kind(first) @ v
+            again.plan = first.plan
+            kind(again).prepare(1)
+            assert torch.equal(kind(again) @ v, result)
 
 
 def test_running_out_of_gpu_memory_halves_the_batch(
@@ -256,8 +262,10 @@ def test_a_model_that_writes_to_its_input_or_buffers_harms_nothing() -> None:
     G = GaussNewton(problem)
     dense = oracles.gauss_newton(plain, torch.tanh(X - 1.0))
     assert torch.allclose(G.to_dense(), dense, atol=1e-14)
-    G.prepare(10**9)
-    assert torch.allclose(G.to_dense(), dense, atol=1e-14)
+    for way in ("layers", "linearised"):
+        hold(problem, way)
+        G.prepare(1)
+        assert torch.allclose(G.to_dense(), dense, atol=1e-14)
     assert torch.equal(X, before)
     assert float(model.calls) == 0.0
 
@@ -289,18 +297,22 @@ class Padded0(nn.Module):
         return self.head(torch.tanh(self.embed(tokens).mean(dim=1)))
 
 
-def test_a_forward_mode_that_disagrees_with_reverse_mode_is_not_used() -> None:
+# Padding may be in any sample and any batch.
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_forward_mode_that_disagrees_with_reverse_mode_is_not_used(place: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Padded0().double()
         with torch.no_grad():
             model.embed.weight.normal_()
-    tokens, y = torch.tensor([[0, 1], [2, 3], [4, 0], [1, 2]]), torch.tensor([0, 1, 2, 0])
-    with pytest.warns(RuntimeWarning, match="forward mode"):
-        problem = Problem(model, (tokens, y))
+    tokens, y = torch.tensor([[3, 1], [2, 3], [4, 1], [1, 2]]), torch.tensor([0, 1, 2, 0])
+    tokens[place, 0] = 0
+    with pytest.warns(RuntimeWarning, match="different derivatives of Padded0"):
+        problem = Problem(model, (tokens, y), batch_size=2)
     G = GaussNewton(problem).to_dense()
     H = Hessian(problem)
-    H.prepare(10**9)
+    hold(problem, "linearised")
+    H.prepare(1)
     H, E = H.to_dense(), Residual(problem).to_dense()
     assert float((G - G.T).abs().max()) < 1e-14
     assert float((H - H.T).abs().max()) < 1e-14
@@ -329,7 +341,8 @@ def test_operators_can_be_summed_and_held_together(parts: Parts) -> None:
     whole = sum(ClassStructure(problem).named().values())
     assert torch.allclose(whole @ v, G @ v, atol=1e-15)
     difference = H - G
-    difference.prepare(10**9)
+    hold(problem)
+    difference.prepare(1)
     assert problem.plan["jacobian: batches held"] == problem.plan["hessian: batches held"] == 1
     assert problem.engine.holding.bytes() > 0
     assert torch.allclose(difference @ v, Residual(problem) @ v, atol=1e-14)
@@ -496,7 +509,8 @@ def test_the_gpu_gives_what_the_cpu_gives() -> None:
         assert on_gpu.device.type == "cuda"
         v = torch.linspace(-1, 1, on_cpu.size, dtype=torch.float64)
         for kind in (Hessian, GaussNewton, Residual):
-            for prepared in (1, 100):
+            for way in ("nothing", "layers", "linearised"):
+                hold(on_gpu, way)
                 operator = kind(on_gpu)
-                operator.prepare(prepared)
+                operator.prepare(1)
                 assert torch.allclose((operator @ v.cuda()).cpu(), kind(on_cpu) @ v, atol=1e-12)

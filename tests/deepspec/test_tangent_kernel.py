@@ -27,7 +27,11 @@ from tests.layered_cases import (
     relative,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using padding=.same. with even"),
+    # These nets pad their tokens, which forward mode gets wrong.
+    pytest.mark.filterwarnings("ignore:forward mode and reverse mode:RuntimeWarning"),
+]
 CONVENTIONS = ["jmlr2020", "icml2019"]
 
 

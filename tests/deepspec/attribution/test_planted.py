@@ -139,11 +139,12 @@ def test_without_scatter_no_more_outliers_are_counted_than_g_has_rank() -> None:
     assert int((found.top > found.edge).sum()) <= 6
 
 
-def test_a_perfect_fit_is_refused_in_words() -> None:
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 50), (torch.float64, 400)])
+def test_a_perfect_fit_is_refused_in_words(dtype: torch.dtype, scale: float) -> None:
     model = nn.Linear(3, 3).double()
     with torch.no_grad():
-        model.weight.copy_(50 * torch.eye(3))
+        model.weight.copy_(scale * torch.eye(3))
         model.bias.zero_()
     data = torch.eye(3).double().repeat(4, 1), torch.arange(3).repeat(4)
-    with pytest.raises(ValueError, match="perfect to the rounding"):
-        attribute(Problem(model, data), draws=2)
+    with pytest.raises(ValueError, match="the fit is perfect"):
+        attribute(Problem(model, data, dtype=dtype), draws=2)
