@@ -44,7 +44,7 @@ class BatchFunction:
         # Copies: a model may write to its input, or to its buffers.
         by_name = isinstance(self.inputs, Mapping)
         args = () if by_name else (self.inputs.clone(),)
-        kwargs = {k: v.clone() for k, v in self.inputs.items()} if by_name else {}
+        kwargs = {k: _own(v) for k, v in self.inputs.items()} if by_name else {}
         constants = {k: v if k in self.frozen else v.clone() for k, v in self.constants.items()}
         with evaluation_mode(self.model), _differentiable_kernels():
             output = functional_call(self.model, {**constants, **parameters}, args, kwargs)
@@ -76,6 +76,10 @@ class BatchFunction:
     def leaves(self) -> dict[str, Tensor]:
         """The parameters as fresh leaves of a graph; no memory is copied."""
         return {k: v.detach().requires_grad_() for k, v in self.parameters.items()}
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 @contextmanager

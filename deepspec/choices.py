@@ -47,6 +47,7 @@ FORBIDDEN = (
     "tracing tensor",
     "data-depend",
     "modified by an inplace operation",
+    "tensors was saved during",
 )
 
 
@@ -166,7 +167,12 @@ class Choices:
             batch.push(few[:, 0].contiguous())
             fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
             ways = {"one by one": partial(batch.push_one_by_one, few)}
-            if fitting >= few.shape[1] and not isinstance(batch, ReverseJacobian):
+            reverse = isinstance(batch, ReverseJacobian)
+            if (
+                fitting >= few.shape[1]
+                and not reverse
+                and attempt(batch.push_together, few) is not None
+            ):
                 ways["together"] = partial(batch.push_together, few)
             self.plan[name] = fitting if fastest(ways, few.device) == "together" else 1
         return int(self.plan[name])
@@ -220,6 +226,9 @@ def _fault_of_forward_mode(function: BatchFunction) -> str | None:
 
     disagrees = attempt(disagreement)
     if disagrees is None:
+        # What remains must be possible; if it is not, its error is the one to see.
+        reverse, pulled = ReverseJacobian(function.head(1)), torch.zeros_like(vector)
+        reverse.pull(reverse.push(vector), pulled)
         name = innermost_module(function.model, disagreement)
         return f"{name} cannot be differentiated in forward mode"
     if disagrees:

@@ -24,6 +24,21 @@ RowKernel = Callable[[Float[Tensor, "b C k"], slice], Float[Tensor, "b C k"]]
 Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
 
 
+def refuse_autocast(device: torch.device) -> None:
+    """Under autocast, matrices would be multiplied in half precision behind everyone's back.
+
+    Raises
+    ------
+    RuntimeError
+        If it is on.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise RuntimeError(
+            f"expected full precision, but torch.autocast is on for {device.type}: products would "
+            "be of half precision; leave its block, or set enabled=False in it"
+        )
+
+
 def _with_smaller_batches(
     method: Callable[Concatenate[Engine, Arguments], Result],
 ) -> Callable[Concatenate[Engine, Arguments], Result]:
@@ -34,6 +49,7 @@ def _with_smaller_batches(
         while True:
             try:
                 # Evaluation code often stands under no_grad; products need the graph.
+                refuse_autocast(self.device)
                 with torch.inference_mode(False), torch.enable_grad():
                     return method(self, *args, **kwargs)
             except torch.OutOfMemoryError:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.batch_function import BatchFunction
+from deepspec.hints import explained
 
 NEIGHBOURS = (
     "expected each sample's logits to depend on that sample alone, but they change with the rest "
@@ -43,7 +44,7 @@ def logits_and_labels(
 def evaluate(function: BatchFunction) -> Any:
     """The model's output on a batch, without a graph."""
     with torch.no_grad():
-        return function(function.parameters)
+        return explained(lambda: function(function.parameters), "run", function)
 
 
 def _checked_logits(output: Any, samples: int, num_classes: int | None, first: int) -> Tensor:

@@ -72,8 +72,17 @@ def parameter_space(
     Raises
     ------
     ValueError
-        If nothing is left to differentiate with respect to.
+        If nothing is left to differentiate with respect to, a parameter is complex, or one has
+        no shape yet.
     """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(
+                f"expected parameters of a known shape, but {name} is still to be initialised "
+                "(a lazy module); run the model once on a batch first"
+            )
+        if parameter.is_complex():
+            raise ValueError(f"expected real parameters, got {parameter.dtype} in {name}")
     chosen = [
         (name, parameter.shape)
         for name, parameter in model.named_parameters()
@@ -82,7 +91,8 @@ def parameter_space(
     if not chosen:
         raise ValueError(
             "expected at least one trainable parameter, got none; check requires_grad on the "
-            "model's parameters" + ("" if select is None else " and the selection")
+            "model's parameters"
+            + ("" if select is None else " and the selection (a tied tensor has its first name)")
         )
     names, shapes = zip(*chosen, strict=True)
     return ParameterSpace(names, shapes)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from deepspec.batch_function import BatchFunction
 from deepspec.batches import Batches, move
-from deepspec.engine import Engine
+from deepspec.engine import Engine, refuse_autocast
 from deepspec.first_pass import logits_and_labels, require_repeatable
+from deepspec.hints import explained
 from deepspec.parameters import parameter_space
 from deepspec.softmax import less_one_hot
 
@@ -85,7 +86,9 @@ class Problem:
             raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
         self.space = parameter_space(model, select)
         reference = dict(model.named_parameters())[self.space.names[0]]
-        self.dtype = dtype or reference.dtype
+        self.dtype = reference.dtype if dtype is None else dtype
+        if not isinstance(self.dtype, torch.dtype):
+            raise TypeError(f"expected a torch.dtype such as torch.float64, got {dtype!r}")
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"expected torch.float32 or torch.float64 to compute in, got {self.dtype}; pass "
@@ -93,7 +96,15 @@ class Problem:
             )
         self.device = torch.empty(0, device=device or reference.device).device
         self._model = model
+        refuse_autocast(self.device)
         self._batches = Batches(data, batch_size)
+        # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
+        with torch.inference_mode(False):
+            self._set_up(model, num_classes, memory_budget, verify)
+
+    def _set_up(
+        self, model: nn.Module, num_classes: int | None, memory_budget: int | float, verify: bool
+    ) -> None:
         self._snapshot(model)
         self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
         if verify:
@@ -109,7 +120,8 @@ class Problem:
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            self.engine.forward_mode()
+            _, function = next(self.functions())
+            explained(self.engine.forward_mode, "differentiated", function)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.operators.logit_space import LogitKernel, LogitSpaceOperator, combine
+from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
 from deepspec.softmax import mean_less_each
 
@@ -197,6 +198,7 @@ class ClassStructure:
     """
 
     def __init__(self, problem: Problem, convention: Convention = "jmlr2020") -> None:
+        require_problem(problem)
         self.problem = problem
         self.convention = convention
         self.weights = cross_class_weights(problem.log_probabilities, problem.labels, convention)

@@ -35,6 +35,7 @@ ORDER = {
         "softmax",
         "batches",
         "batch_function",
+        "hints",
         "memory",
         "autodiff",
         "layers",

@@ -32,6 +32,7 @@ from deepspec.attribution.spectra import Spectrum, spectrum_of
 from deepspec.attribution.split import KnockoutRecord, MeansMap, SplitAttribution
 from deepspec.attribution.two_way import TwoWayLayout, two_way_layout
 from deepspec.operators import ColumnSpace
+from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
 from deepspec.structure import Convention
 
@@ -93,6 +94,7 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
+    require_problem(problem)
     large = problem.size * problem.num_samples > LARGE
     chosen = Settings(
         convention,
@@ -128,6 +130,12 @@ def attribute(
 def _check(
     problem: Problem, settings: Settings, *, test: Problem | None, untrained: Problem | None
 ) -> None:
+    for other in filter(None, (test, untrained)):
+        require_problem(other)
+    for name in ("seed", "draws", "steps", "probes", "exact_up_to", "mini_bulk"):
+        value = getattr(settings, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"expected {name} as a whole number of at least 0, got {value!r}")
     for name, other in (("test", test), ("untrained", untrained)):
         if other is not None and (other.size, other.num_classes) != (
             problem.size,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.autodiff import LogitGradient
-from deepspec.operators.on_problem import ProblemOperator
+from deepspec.operators.on_problem import ProblemOperator, require_problem
 from deepspec.problem import Problem
 from deepspec.softmax import less_one_hot
 
@@ -20,6 +20,9 @@ class SecondDerivative(ProblemOperator):
     """∇²φ(θ) for φ a sum over samples of a function of each one's logits."""
 
     problem: Problem
+
+    def __post_init__(self) -> None:
+        require_problem(self.problem)
 
     @abstractmethod
     def logit_gradient(self, rows: slice) -> LogitGradient:

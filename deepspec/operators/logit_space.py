@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.operators.base import SymmetricOperator
-from deepspec.operators.on_problem import ProblemOperator
+from deepspec.operators.on_problem import ProblemOperator, require_problem
 from deepspec.problem import Problem
 from deepspec.softmax import mean_less_each
 
@@ -146,4 +146,5 @@ class GaussNewton(LogitSpaceOperator):
     """
 
     def __init__(self, problem: Problem) -> None:
+        require_problem(problem)
         super().__init__(problem, SoftmaxKernel(problem.probabilities))

@@ -10,6 +10,15 @@ from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.problem import Problem
 
 
+def require_problem(problem: object) -> None:
+    """Raise TypeError, with the remedy, for a model where a problem is wanted."""
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"expected a deepspec.Problem, got {type(problem).__name__}; make one with "
+            "deepspec.Problem(model, data)"
+        )
+
+
 class ProblemOperator(AlgebraicOperator):
     """A symmetric operator on the parameters of a problem."""
 

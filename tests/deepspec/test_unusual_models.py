@@ -1,0 +1,174 @@
+"""Models and data that PyTorch itself answers in riddles: refused in words, or just right."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
+
+from deepspec import ClassStructure, GaussNewton, Hessian, Problem, attribute
+from tests import oracles
+
+
+def data() -> tuple[Tensor, Tensor]:
+    X = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).double()
+    return X, torch.arange(6) % 3
+
+
+def net() -> nn.Linear:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Linear(4, 3).double()
+
+
+class Recomputed(nn.Module):
+    """Forgets what is inside its second layer, and computes it again when it is needed."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4).double(), nn.Linear(4, 3).double()
+        self.reentrant = reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self._rest, self.first(x), use_reentrant=self.reentrant)
+
+    def _rest(self, hidden: Tensor) -> Tensor:
+        return self.second(torch.tanh(hidden))
+
+
+class Detached(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).detach()
+
+
+class Sparse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Embedding(7, 4, sparse=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embed(x.abs().long()).mean(dim=1))
+
+
+class Half(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "words"),
+    [
+        (lambda: nn.LazyLinear(3), ValueError, "run the model once"),
+        (lambda: nn.Linear(4, 3, dtype=torch.complex64), ValueError, "real parameters"),
+        (lambda: Recomputed(True), RuntimeError, "use_reentrant=False"),
+        (lambda: Detached(4, 3).double(), RuntimeError, "detach"),
+        (Sparse, RuntimeError, "sparse=False"),
+        (lambda: Half(4, 3).double(), RuntimeError, r"batch of \(6, 4\) float64.*dtype="),
+        (lambda: nn.Linear(5, 3).double(), RuntimeError, r"to be run on a batch of \(6, 4\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_models_are_refused_with_a_remedy(model, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Problem(model(), data())
+
+
+def test_recomputing_without_reentrance_is_right() -> None:
+    model = Recomputed(False)
+    with pytest.warns(RuntimeWarning, match="forward mode"):
+        problem = Problem(model, data())
+    G = GaussNewton(problem).to_dense()
+    plain = nn.Sequential(model.first, nn.Tanh(), model.second)
+    assert float((G - oracles.gauss_newton(plain, data()[0])).abs().max()) < 1e-14
+
+
+def test_inference_mode_around_everything_changes_nothing() -> None:
+    model = net()
+    expected = Hessian(Problem(model, data())).to_dense()
+    with torch.inference_mode():
+        problem = Problem(model, data())
+        found = Hessian(problem).to_dense()
+        G = GaussNewton(problem).to_dense()
+    assert torch.equal(found, expected)
+    assert float((G - expected).abs().max()) < 1e-14
+
+
+def test_autocast_is_refused_wherever_it_begins() -> None:
+    problem = Problem(net(), data())
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(RuntimeError, match="autocast"):
+            Problem(net(), data())
+        with pytest.raises(RuntimeError, match="autocast"):
+            _ = GaussNewton(problem) @ torch.ones(problem.size).double()
+
+
+class Flagged(nn.Linear):
+    """Takes a tensor by sample, and things that are not."""
+
+    def forward(self, x: Tensor, scale: float, mask: None, temperature: Tensor) -> Tensor:
+        assert mask is None
+        return scale * super().forward(x) / temperature
+
+
+def test_what_is_not_by_sample_goes_to_the_model_as_it_is() -> None:
+    X, y = data()
+
+    def collate(rows: list) -> dict:
+        index = torch.tensor([int(i) for i in rows])
+        also = {"label": None, "scale": 2.0, "mask": None, "temperature": torch.tensor(4.0)}
+        return {"x": X[index], "labels": y[index].tolist(), **also}
+
+    loader = DataLoader(range(6), batch_size=4, collate_fn=collate)
+    model = Flagged(4, 3).double()
+    plain = nn.Linear(4, 3).double()
+    plain.load_state_dict({k: v / 2 for k, v in model.state_dict().items()})
+    found = GaussNewton(Problem(model, loader)).to_dense()
+    expected = oracles.gauss_newton(plain, X) / 4
+    assert float((found - expected).abs().max()) < 1e-14
+
+
+def test_lists_of_samples_and_numpy_integers_are_understood() -> None:
+    X, y = data()
+    model = net()
+    expected = GaussNewton(Problem(model, (X, y))).to_dense()
+    samples = [(x, int(label)) for x, label in zip(X, y, strict=True)]
+    found = GaussNewton(Problem(model, samples, batch_size=np.int64(4))).to_dense()
+    assert float((found - expected).abs().max()) < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("loader", "error", "words"),
+    [
+        (lambda X, y: DataLoader([(X[0], 1)], batch_size=None), ValueError, "batch_size"),
+        (
+            lambda X, y: DataLoader(
+                list(zip(X, y, strict=True)), 4, collate_fn=lambda r: (X[:4], y[:2])
+            ),
+            ValueError,
+            "one label for each input",
+        ),
+        (
+            lambda X, y: DataLoader(
+                list(zip(X, y, strict=True)), 4, collate_fn=lambda r: (X[:4], ["a"] * 4)
+            ),
+            TypeError,
+            "number the classes",
+        ),
+    ],
+)
+def test_loaders_are_refused_in_words(loader, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Problem(net(), loader(*data()))
+
+
+def test_a_model_is_no_problem_and_a_name_no_dtype() -> None:
+    for kind in (GaussNewton, Hessian, ClassStructure, attribute):
+        with pytest.raises(TypeError, match=r"deepspec.Problem\(model, data\)"):
+            kind(net())
+    with pytest.raises(TypeError, match=r"torch\.float64"):
+        Problem(net(), data(), dtype="float64")
+    with pytest.raises(ValueError, match=r"draws as a whole number.*2\.5"):
+        attribute(Problem(net(), data()), draws=2.5)
+    with pytest.raises(ValueError, match="seed"):
+        attribute(Problem(net(), data()), seed=-1)
