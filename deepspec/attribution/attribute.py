@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from rich.console import Console
 
-from deepspec.attribution.claims_of_g import judge_claims, light_shares
+from deepspec.attribution.claims_of_g import above, judge_claims, light_shares
 from deepspec.attribution.claims_of_hessian import hessian_side
 from deepspec.attribution.decomposition import (
     Decomposition,
@@ -130,8 +131,8 @@ def attribute(
 def _check(
     problem: Problem, settings: Settings, *, test: Problem | None, untrained: Problem | None
 ) -> None:
-    for other in filter(None, (test, untrained)):
-        require_problem(other)
+    for given in filter(None, (test, untrained)):
+        require_problem(given)
     for name in ("seed", "draws", "steps", "probes", "exact_up_to", "mini_bulk"):
         value = getattr(settings, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
@@ -189,6 +190,7 @@ def _split(
     # Where classes have no scatter there is no bulk; what rounding leaves is none either.
     rounding = 1e3 * torch.finfo(problem.dtype).eps * float(measured.pairs.values[0])
     edge = max(float(decompositions[0].part("within_class").top[0]), rounding)
+    measured = replace(measured, outliers=above(measured.pairs.values, edge))
     top_sum = float(measured.pairs.values[: measured.count].sum())
     with clock.stage("knockouts"):
         knockouts = {name: knock_out(measured, name, thorough=True) for name in REMOVABLE}

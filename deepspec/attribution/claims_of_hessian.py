@@ -56,9 +56,14 @@ class HessianSide:
 def excess_removed(before: Float[Tensor, " k"], after: Float[Tensor, " k"], edge: float) -> float:
     """1 − Σ(λ_i' − edge)₊/Σ(λ_i − edge) over the outliers, the λ_i above 1.25 times the edge.
 
+    Outliers beyond the places at which both lists were measured do not count.
+
     >>> round(excess_removed(torch.tensor([5.0, 3.0, 1.0]), torch.tensor([2.0, 1.0]), 1.0), 3)
     0.833
+    >>> excess_removed(torch.tensor([5.0, 4.0, 3.0]), torch.tensor([5.0, 4.0]), 1.0)
+    0.0
     """
+    before = before[: len(after)]
     there = before[before > CLEAR * edge]
     height = float((there - edge).sum())
     if height <= 0:
@@ -97,7 +102,7 @@ def hessian_side(measured: Measurement, edge: float) -> HessianSide:
     of_e = _pairs_of_e(measured, residual, gauss, count)
     spectra.append(_spectrum(measured, "E", residual, of_e, count))
     before, after = top.values.double().cpu(), of_e.values.double().cpu()
-    there = bool((before[: 2 * count] > CLEAR * edge).any())
+    there = bool((before[:count] > CLEAR * edge).any())
     outliers = judge(
         "outliers of Hess",
         excess_removed(before, after, edge),

@@ -149,15 +149,18 @@ def removed_share(
     R = Σ_i (λ_i − λ_i') / Σ_i (λ_i − λ_{i+r}), i over ``count`` places after the ``first``: by
     Weyl (for a projection, Cauchy) no knockout of rank r brings λ_i' below λ_{i+r}, so R lies in
     [0, 1]: 0 when nothing happens, 1 when the features' places are taken by the next eigenvalues.
-    Where λ_{i+r} is beyond the list its last value stands in, and R is cut at 1.
+    Where λ_{i+r} is beyond the list zero stands in, and R is what is removed at least.
 
     >>> removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([2.0, 1.0]), 0, 1, 1)
     1.0
+    >>> removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([1.0, 0.0]), 0, 1, 5)
+    0.8888888955116272
     """
     if count < 1 or rank < 1:
         return float("nan")
     places = torch.arange(first, first + count)
-    at_most = before[places] - before[(places + rank).clamp_max(len(before) - 1)]
+    beyond = torch.cat([before, before.new_zeros(first + count + rank)])
+    at_most = before[places] - beyond[places + rank]
     total = float(at_most.sum())
     if total <= 0:
         return float("nan")

@@ -95,7 +95,8 @@ class Knockout:
 class Measurement:
     """G of one problem, in the coordinates of :class:`GradientGram`.
 
-    ``count`` is C, ``mini`` how many places of the mini-bulk are looked at.
+    ``count`` is C, ``mini`` how many places of the mini-bulk are looked at, and ``outliers`` how
+    many eigenvalues stand clear of the bulk, once that is known.
     """
 
     problem: Problem
@@ -107,6 +108,7 @@ class Measurement:
     pairs: KnownPairs
     count: int
     mini: int
+    outliers: int = 0
 
     @property
     def exact(self) -> bool:
@@ -122,7 +124,9 @@ class Measurement:
         """How many eigenvalues are needed once a part is knocked out."""
         if self.exact or name == "cross_class":
             return self.count + self.mini
-        return {"within_class": self.count, "global_mean": 1}.get(name, self.places)
+        # All outliers, so that those which stay are not taken for gone.
+        outliers = max(self.places, self.outliers)
+        return {"within_class": self.count, "global_mean": 1}.get(name, outliers)
 
     def part(self, name: str) -> Part | Complement:
         """A part's projector."""

@@ -60,9 +60,6 @@ class SplitAttribution:
     findings, alignment, predicted, layout, means
         Verdicts; angles; predicted outliers; two-way layout; the map's Gram matrix (None where
         there are too many cells).
-    gap_outliers
-        How many eigenvalues lie beyond the gap that stands out most, of G and of Hess, by
-        :func:`deepspec.krylov.count_outliers`; -1 where none stands out.
     exact
         Whether G's spectra are exact or estimated by Lanczos.
     seconds

@@ -108,7 +108,8 @@ def judge(
 
     * **not decided** if the feature is not there to be removed;
     * **supported** if R ≥ 1/2 and R lies above every null (:func:`exceeds`, level 1 %);
-    * **not decided** if R ≥ 1/2 but a null does as much (so the cause is not shown to be it), or
+    * **not decided** if R ≥ 1/2 but a null does as much (so the cause is not shown to be it); if
+      R ≥ 1/4 above every draw, but not so far that their number and spread rule out chance; or
       if 1/4 ≤ R < 1/2 above every null (a part of the cause, not the whole);
     * **not supported** otherwise.
 
@@ -122,19 +123,27 @@ def judge(
     """
     if not nulls:
         raise ValueError(f"expected at least one null for {claim!r}, got none")
-    above = {name: exceeds(removed, draws) for name, draws in nulls.items()}
-    beaten = [name for name, passed in above.items() if not passed]
+    beaten = [name for name, draws in nulls.items() if removed <= float(draws.max())]
+    unsure = [
+        f"{len(draws)} draws of {name}"
+        for name, draws in nulls.items()
+        if name not in beaten and not exceeds(removed, draws)
+    ]
     answer: Answer
     if not present or math.isnan(removed):
         answer, reason = "not decided", "the feature is not there to be removed"
-    elif removed >= MOST and not beaten:
-        answer, reason = "supported", "most of it goes, and no null removes as much"
-    elif removed >= MOST:
-        answer, reason = "not decided", f"most of it goes, but also with {' and '.join(beaten)}"
-    elif removed >= LITTLE and not beaten:
-        answer, reason = "not decided", "a part of it goes, more than with any null, but not most"
-    elif removed >= LITTLE:
-        answer, reason = "not supported", f"a part of it goes, as with {' and '.join(beaten)}"
-    else:
+    elif removed < LITTLE:
         answer, reason = "not supported", "little of it goes"
+    elif beaten:
+        answer = "not decided" if removed >= MOST else "not supported"
+        much = "most of it goes, but also" if removed >= MOST else "a part of it goes, as"
+        reason = f"{much} with {' and '.join(beaten)}"
+    elif unsure:
+        much = "most" if removed >= MOST else "a part"
+        reason = f"{much} of it goes, more than with any null, but {' and '.join(unsure)} are "
+        answer, reason = "not decided", reason + "too few, or too scattered, to rule out chance"
+    elif removed >= MOST:
+        answer, reason = "supported", "most of it goes, and no null removes as much"
+    else:
+        answer, reason = "not decided", "a part of it goes, more than with any null, but not most"
     return Finding(claim, removed, by_projection, nulls, untrained, present, answer, reason)

@@ -23,7 +23,10 @@ from deepspec.attribution.nulls import (
     without_random_subspace,
 )
 from deepspec.attribution.parts import BetweenClass, cell_frame
+from deepspec.data import digits
+from deepspec.networks import mlp
 from deepspec.operators import MatrixOperator
+from deepspec.training import train
 from tests import oracles
 from tests.cases import CASES, Case
 from tests.deepspec.attribution import planted
@@ -151,3 +154,21 @@ def test_short_lists_are_filled_up() -> None:
     assert top_values(A, 1, torch.zeros(2, 1).double()).tolist() == [2.0]
     one = torch.eye(2, 1).double()
     assert ritz(one, A.matrix @ one, 2).tolist() == [2.0, 0.0]
+
+
+def test_exact_and_estimated_spectra_tell_the_same() -> None:
+    """Outliers that stay are counted in both; the mini-bulk's share is a lower bound at worst."""
+    data = digits(per_class=10)
+    model = mlp(64, (32,))
+    train(model, *data.train, epochs=3)
+    problem = deepspec.Problem(model, data.train, dtype=torch.float64)
+    exact = deepspec.attribute(problem, draws=2, steps=20).train
+    estimated = deepspec.attribute(problem, draws=2, steps=20, exact_up_to=0).train
+    assert exact.outliers == estimated.outliers > problem.num_classes
+    for part in ("between_class", "own_class"):
+        assert exact.outliers_without(part) == estimated.outliers_without(part)
+    claims = ("top outlier", "outliers", "outliers of Hess")
+    for claim in claims:
+        found, truth = estimated.finding(claim).removed, exact.finding(claim).removed
+        assert found == pytest.approx(truth, abs=0.01), claim
+    assert estimated.finding("mini-bulk").removed <= exact.finding("mini-bulk").removed + 0.01

@@ -209,6 +209,7 @@ def test_layouts_with_nothing_in_them() -> None:
 
 
 NONE = {"null": torch.tensor([0.0, 0.01, 0.02])}
+FEW = {"two": torch.tensor([0.1, 0.16])}
 SAME = {"other": torch.tensor([0.6, 0.7, 0.65, 0.62, 0.68, 0.66])}
 
 
@@ -224,11 +225,17 @@ SAME = {"other": torch.tensor([0.6, 0.7, 0.65, 0.62, 0.68, 0.66])}
         (0.4, NONE, True, "not decided"),
         (0.4, SAME, True, "not supported"),
         (0.1, NONE, True, "not supported"),
+        (0.58, FEW, True, "not decided"),
+        (0.3, FEW, True, "not decided"),
+        (0.12, FEW, True, "not supported"),
     ],
 )
 def test_the_rule(removed: float, nulls: dict, present: bool, answer: str) -> None:
     finding = judge("outliers", removed, math.nan, nulls, present=present)
     assert finding.answer == answer
+    as_much = any(removed <= float(draws.max()) for draws in nulls.values())
+    assert ("but also with" in finding.reason) == (as_much and present and removed >= 0.5)
+    assert ("2 draws of two are too few" in finding.reason) == (nulls is FEW and removed > 0.25)
 
 
 def test_a_verdict_needs_a_null() -> None:
@@ -247,6 +254,8 @@ def test_exceeding_by_chance_is_as_rare_as_stated() -> None:
 def test_excess_over_the_edge() -> None:
     assert math.isnan(excess_removed(torch.tensor([1.0]), torch.tensor([1.0]), 1.0))
     assert excess_removed(torch.tensor([3.0, 2.0]), torch.tensor([3.0, 2.0]), 1.0) == 0.0
+    # What was not measured afterwards is not gone.
+    assert excess_removed(torch.tensor([5.0, 4.0, 3.0, 2.0]), torch.tensor([5.0, 4.0]), 1.0) == 0
     assert above(torch.tensor([3.0, 1.2]), 1.0) == 1
 
 
