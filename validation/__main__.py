@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from validation._record import read_verdict, write_verdict
 from validation._study import Profile, Study, Verdict, all_studies
 
 app = typer.Typer(
@@ -61,10 +62,15 @@ def run(
     names: Annotated[list[str] | None, typer.Argument(help="Names of studies.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Run all of them.")] = False,
     profile: Annotated[Profile, typer.Option(help="quick: seconds each; full: minutes.")] = "quick",
-    out: Annotated[Path | None, typer.Option(help="A folder for figures.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for figures and verdicts; go on with those there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run studies; the exit status is 1 if one fails.
+
+    With --out, a run that was stopped goes on: verdicts that the same code wrote there, for the
+    same profile, are kept.
 
     Example: python -m validation run --all --profile quick --out runs/validation
     """
@@ -81,10 +87,18 @@ def run(
         folder = None if out is None else out / study.name
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+        kept = None if folder is None else read_verdict(folder, profile)
+        if kept is not None:
+            results.append((study, *kept))
+            continue
         with errors.status(f"{study.name} ({len(results) + 1} of {len(chosen)})"):
             start = time.perf_counter()
             verdict = study.run(profile, folder)
             results.append((study, verdict, time.perf_counter() - start))
+        if folder is not None:
+            write_verdict(folder, profile, *results[-1][1:])
+        word = "passed" if verdict.passed else "FAILED"
+        errors.print(f"{study.name}: {word} after {results[-1][2]:.1f} s", markup=False)
     report(results, as_json)
     if not all(verdict.passed for _, verdict, _ in results):
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from validation import __main__ as runner
+from validation import _record
 from validation._study import Profile, Study, Verdict, all_studies
 
 CCM_STUDIES = {
@@ -57,6 +58,34 @@ def test_one_failure_fails_the_run(tmp_path: Path) -> None:
     assert [(r["name"], r["passed"]) for r in records] == [("good", True), ("bad", False)]
     assert records[0]["finding"] == "full finding"
     assert (tmp_path / "v" / "good").is_dir()
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+
+    def counted(name: str) -> Study:
+        def run(profile: Profile, folder: Path | None) -> Verdict:
+            runs.append(name)
+            if name == "second" and len(runs) == 2:
+                raise KeyboardInterrupt
+            return Verdict(True, name, {"x": 1.0})
+
+        return Study(name, "a claim", "a source", "a prediction", "a tolerance", run)
+
+    studies = {name: counted(name) for name in ("first", "second")}
+    monkeypatch.setattr(runner, "all_studies", lambda: studies)
+    command = ["run", "--all", "--out", str(tmp_path), "--json"]
+    assert CliRunner().invoke(runner.app, command).exit_code == 130
+    result = CliRunner().invoke(runner.app, command)
+    assert [record["finding"] for record in json.loads(result.stdout)] == ["first", "second"]
+    assert runs == ["first", "second", "second"]
+    # Another profile, other code or a damaged record: measured again.
+    CliRunner().invoke(runner.app, [*command, "--profile", "full"])
+    assert len(runs) == 5
+    (tmp_path / "first" / "verdict.json").write_text("{")
+    monkeypatch.setattr(_record, "fingerprint", lambda: "other code")
+    CliRunner().invoke(runner.app, [*command, "--profile", "full"])
+    assert len(runs) == 7
 
 
 @pytest.mark.usefixtures("two")
