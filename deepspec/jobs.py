@@ -36,8 +36,6 @@ def built_in(
 ) -> Net:
     """A built-in net, trained on the digits; says so where it does not reach zero error."""
     split = digits(per_class, seed, image=name == "convnet")
-    # The user's functions draw from the global generator; --seed is to govern them too.
-    torch.manual_seed(seed)
     model = BUILT_IN[name](seed=seed)
     untrained = copy.deepcopy(model).eval()
     training = train(model, *split.train, epochs=epochs, learning_rate=learning_rate, seed=seed)
@@ -70,6 +68,8 @@ def own(
     ValueError, TypeError, OSError
         If one of them is not there or not what it should be; see :mod:`deepspec.loading`.
     """
+    # The user's functions draw from the global generator; --seed is to govern them too.
+    torch.manual_seed(seed)
     model = BUILT_IN[model_name](seed=seed) if model_name in BUILT_IN else from_factory(model_name)
     if not isinstance(model, nn.Module):
         raise ValueError(

@@ -62,6 +62,17 @@ def test_a_users_own_net_from_a_file(net: Path) -> None:
     assert (net.parent / "again" / "report.html").exists()
 
 
+def test_the_seed_governs_what_the_users_functions_draw(net: Path) -> None:
+    """The net is drawn from the global generator, as torch.nn's layers are by default."""
+    found = []
+    for seed in ("3", "3", "4"):
+        out = str(net.parent / f"run-{len(found)}")
+        code, stdout, stderr = attribute(net, "--out", out, "--seed", seed, "--json")
+        assert code == 0, stderr
+        found.append(json.loads(stdout)["splits"]["train"]["loss"])
+    assert found[0] == found[1] != found[2]
+
+
 def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
     out = net.parent / "run"
     out.mkdir()
