@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deepspec.attribution import CLAIMS, Attribution, attribute
-from deepspec.checkpoint import MANIFEST
+from deepspec.attribution.result import extra_entries
+from deepspec.attribution.storage import new_folder
 from deepspec.jobs import BUILT_IN, Net, built_in, own
-from deepspec.report import write_report
+from deepspec.report import fill, write_report
 from deepspec.structure import Convention
 
 app = typer.Typer(
@@ -176,7 +178,8 @@ def report(
     Example: deepspec report runs/demo --out runs/demo-again
     """
     with errors_in_one_line():
-        write_report(Attribution.load(folder), out, overwrite=overwrite)
+        extra = extra_entries(folder)
+        write_report(Attribution.load(folder), out, overwrite=overwrite, extra=extra)
         Console().print(f"{out / 'report.html'}")
 
 
@@ -201,26 +204,18 @@ def _run(
     work: Callable[[Net], Attribution],
 ) -> None:
     """The one job of both commands: net, attribution, folder, table."""
-    if out.exists() and not overwrite:
-        raise FileExistsError(
-            f"expected a new folder, but {out} exists; choose another --out or add --overwrite"
-        )
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise FileExistsError(
-            f"expected {out} to be a folder that deepspec wrote, with a {MANIFEST}; it is "
-            "something else, and is left alone; choose another --out"
-        )
-    start = time.perf_counter()
-    net = prepare()
-    prepared = time.perf_counter()
-    found = work(net)
-    done = time.perf_counter()
-    extra = {
-        "configuration": configuration,
-        "training": None if net.training is None else vars(net.training),
-        "seconds": {"preparing": prepared - start, "attribution": done - prepared},
-    }
-    write_report(found, out, overwrite=overwrite, extra=extra)
+    with new_folder(out, overwrite=overwrite) as place:
+        start = time.perf_counter()
+        net = prepare()
+        prepared = time.perf_counter()
+        found = work(net)
+        done = time.perf_counter()
+        extra = {
+            "configuration": configuration,
+            "training": None if net.training is None else vars(net.training),
+            "seconds": {"preparing": prepared - start, "attribution": done - prepared},
+        }
+        fill(place, found, extra)
     if as_json:
         typer.echo(json.dumps(_findings(found, out), indent=1, ensure_ascii=False))
     else:
@@ -289,7 +284,11 @@ def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """What was expected, what came and what to do, without a traceback; exit status 1."""
+    """What was expected, what came and what to do, without a traceback; exit status 1.
+
+    SIGTERM unwinds as an exit does, so that what is half written is cleared away.
+    """
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
@@ -298,3 +297,9 @@ def errors_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was written", err=True)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

@@ -18,6 +18,7 @@ from deepspec.plots import figures
 from deepspec.plots.style import png
 
 TEMPLATE = "report.html.jinja"
+TITLE = "What causes the spectrum of this net"
 CAPTIONS = {
     "verdicts": (
         "Every claim of the papers on this net. Bars: the share of the feature that goes when its "
@@ -82,7 +83,7 @@ def write_report(
     folder: str | Path,
     *,
     overwrite: bool = False,
-    title: str = "What causes the spectrum of this net",
+    title: str = TITLE,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``report.html``, the figures as PNG, ``manifest.json`` and the arrays.
@@ -112,10 +113,17 @@ def write_report(
     """
     target = Path(folder)
     with new_folder(target, overwrite=overwrite) as place:
-        images = {name: png(figure) for name, figure in figures(attribution).items()}
-        attribution.write_state(place, extra)
-        for name, content in images.items():
-            (place / f"{name}.png").write_bytes(content)
-        page = render(attribution, images, title, extra or {})
-        (place / "report.html").write_text(page, encoding="utf-8")
+        fill(place, attribution, extra or {}, title)
     return target / "report.html"
+
+
+def fill(
+    place: Path, attribution: Attribution, extra: Mapping[str, Any], title: str = TITLE
+) -> None:
+    """The same into a folder that is there already, as :func:`new_folder` gives before the work."""
+    images = {name: png(figure) for name, figure in figures(attribution).items()}
+    attribution.write_state(place, extra)
+    for name, content in images.items():
+        (place / f"{name}.png").write_bytes(content)
+    page = render(attribution, images, title, extra)
+    (place / "report.html").write_text(page, encoding="utf-8")

@@ -1,6 +1,7 @@
 """The shell commands: one job, its folder, and errors in one line."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from deepspec.attribution import Attribution
+from deepspec.attribution import attribute as attribution_of
 from deepspec.cli import app
+from deepspec.report import write_report
+from tests.deepspec.attribution import planted
 
 RUNNER = CliRunner()
 NET = """
@@ -20,6 +24,9 @@ def data():
     return torch.randn(30, 4, generator=generator), torch.arange(30) % 3
 def number():
     return 3
+def terminated():
+    import signal
+    signal.raise_signal(signal.SIGTERM)
 def shuffled():
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), shuffle=True)
 """
@@ -30,6 +37,11 @@ def net(tmp_path: Path) -> Path:
     path = tmp_path / "mynet.py"
     path.write_text(NET)
     return path
+
+
+@pytest.fixture(scope="module")
+def found() -> Attribution:
+    return attribution_of(planted.problem(*planted.class_means([12] * 3, 6.0, size=30)), draws=2)
 
 
 def attribute(net: Path, *arguments: str) -> tuple[int, str, str]:
@@ -108,6 +120,35 @@ def test_errors_are_one_line_and_nothing_is_written(
     assert words in stderr
     assert "Traceback" not in stderr + stdout
     assert not out.exists()
+
+
+@pytest.mark.parametrize("inside", ["afile", "/proc"])
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(net: Path, inside: str) -> None:
+    (net.parent / "afile").write_text("mine")
+    out = net.parent / inside / "run"
+    code, _, stderr = attribute(net, "--out", str(out), "--model", f"{net}:nothing")
+    assert code == 1
+    assert "cannot be written" in stderr
+    assert "choose another place" in stderr
+
+
+def test_terminated_it_leaves_nothing_behind(net: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, _ = attribute(net, "--out", str(net.parent / "run"), "--model", f"{net}:terminated")
+    assert code == 128 + signal.SIGTERM
+    assert {path.name for path in net.parent.iterdir()} <= {"mynet.py", "__pycache__"}
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_report_drawn_again_keeps_what_was_said_of_the_run(
+    found: Attribution, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    write_report(found, run, extra={"configuration": {"seed": 3}, "seconds": {"preparing": 1.5}})
+    before = json.loads((run / "manifest.json").read_text())
+    result = RUNNER.invoke(app, ["report", str(run), "--out", str(run), "--overwrite"])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((run / "manifest.json").read_text()) == before
 
 
 def test_a_folder_without_an_attribution_is_refused(tmp_path: Path) -> None:

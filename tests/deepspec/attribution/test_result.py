@@ -69,6 +69,46 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_what_is_interrupted_while_it_is_replaced_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+
+    def stopped(source: Path, target: Path) -> None:
+        if target == folder and not str(source).endswith(".old"):
+            raise SystemExit(143)
+        Path(source).rename(target)
+
+    monkeypatch.setattr("deepspec.attribution.storage.os.replace", stopped)
+    with pytest.raises(SystemExit), new_folder(folder, overwrite=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (folder / "manifest.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "place", [("sha256",), ("attribution",), ("attribution", "splits", "train", "trace"), ("new",)]
+)
+def test_another_versions_manifest_is_refused(
+    found: Attribution, tmp_path: Path, place: tuple[str, ...]
+) -> None:
+    found.save(tmp_path / "run")
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    entry = manifest
+    for name in place[:-1]:
+        entry = entry[name]
+    if place == ("new",):
+        manifest["attribution"]["new"] = 1
+    else:
+        del entry[place[-1]]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="written by another version or is damaged"):
+        Attribution.load(tmp_path / "run")
+
+
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     pairs = deepspec.MatrixOperator(torch.eye(3))
     deepspec.krylov.top_eigenpairs(pairs, 1).save(tmp_path / "pairs")
