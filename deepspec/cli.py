@@ -19,7 +19,7 @@ from rich.table import Table
 from deepspec.attribution import CLAIMS, Attribution, attribute
 from deepspec.attribution.result import extra_entries
 from deepspec.attribution.storage import new_folder
-from deepspec.jobs import BUILT_IN, Net, built_in, own
+from deepspec.jobs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.report import fill, write_report
 from deepspec.structure import Convention
 
@@ -68,7 +68,7 @@ def demo(
             out,
             overwrite,
             as_json,
-            lambda: built_in("mlp", per_class=100, epochs=60, learning_rate=0.05, seed=seed),
+            lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
             {"command": "demo", "seed": seed},
             lambda net: _attribute(net, Papers.jmlr2020, seed, None),
         )
@@ -82,7 +82,7 @@ def attribute_command(
             help='"digits", or module:function or file.py:function returning (X, y), a Dataset '
             "or a DataLoader that does not shuffle."
         ),
-    ] = "digits",
+    ] = DIGITS,
     test_data: Annotated[
         str | None, typer.Option(help="Held-out data, named likewise (digits bring their own).")
     ] = None,
@@ -100,9 +100,19 @@ def attribute_command(
     out: Out = Path("runs/attribution"),
     overwrite: Overwrite = False,
     convention: Annotated[Papers, typer.Option(help="Of the decomposition.")] = Papers.jmlr2020,
-    per_class: Annotated[int, typer.Option(help="Training digits of each class.")] = 100,
-    epochs: Annotated[int, typer.Option(help="For a built-in net without weights.", min=3)] = 60,
-    learning_rate: Annotated[float, typer.Option(help="Likewise.")] = 0.05,
+    per_class: Annotated[
+        int | None,
+        typer.Option(help="Training digits of each class.", min=1, show_default=str(PER_CLASS)),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="For a built-in net on digits without weights.", min=3, show_default=str(EPOCHS)
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Likewise.", show_default=str(LEARNING_RATE))
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples differentiated at a time.")] = 1024,
     memory_budget: Annotated[
         float,
@@ -134,12 +144,6 @@ def attribute_command(
             "dtype": None if dtype is None else getattr(torch, dtype.value),
             "device": device,
         }
-
-        def prepare() -> Net:
-            if model in BUILT_IN and weights is None and data == "digits":
-                return built_in(model, per_class, epochs, learning_rate, seed, **options)
-            return own(model, weights, data, test_data, per_class, seed, options)
-
         configuration = {
             "command": "attribute",
             "data": data,
@@ -147,7 +151,7 @@ def attribute_command(
             "model": model,
             "weights": None if weights is None else str(weights),
             "convention": convention.value,
-            "per_class": per_class,
+            "per_class": per_class or (PER_CLASS if data == DIGITS else None),
             "epochs": epochs,
             "learning_rate": learning_rate,
             "batch_size": batch_size,
@@ -161,7 +165,9 @@ def attribute_command(
             out,
             overwrite,
             as_json,
-            prepare,
+            lambda: prepare(
+                model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
+            ),
             configuration,
             lambda net: _attribute(net, convention, seed, draws),
         )
@@ -188,7 +194,7 @@ def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> At
     return attribute(
         net.problem,
         test=net.test,
-        untrained=net.untrained,
+        untrained=net.as_built,
         convention=chosen,
         seed=seed,
         draws=draws,

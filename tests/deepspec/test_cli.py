@@ -109,6 +109,9 @@ def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
         ("--weights", "nowhere.pt", "weights at nowhere.pt"),
         ("--memory-budget", "-1", "memory_budget"),
         ("--batch-size", "0", "batch_size"),
+        ("--per-class", "5", "expected no --per-class, got 5"),
+        ("--epochs", "60", "expected no --epochs, got 60"),
+        ("--learning-rate", "0.1", "expected no --learning-rate"),
     ],
 )
 def test_errors_are_one_line_and_nothing_is_written(
@@ -120,6 +123,22 @@ def test_errors_are_one_line_and_nothing_is_written(
     assert words in stderr
     assert "Traceback" not in stderr + stdout
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--test-data", "x"], 1, "expected no --test-data, got x"),
+        (["--epochs", "5", "--weights", "w.pt"], 1, "expected no --epochs"),
+        (["--per-class", "0"], 2, "equal to 1"),
+    ],
+)
+def test_options_that_the_digits_have_no_use_for_are_refused(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    result = RUNNER.invoke(app, ["attribute", "--out", str(tmp_path / "run"), *arguments])
+    assert result.exit_code == code
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize("inside", ["afile", "/proc"])
