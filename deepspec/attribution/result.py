@@ -93,7 +93,7 @@ class Attribution:
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Every table, by its title; the first row of each names its columns."""
-        return words.tables(self.splits)
+        return words.tables(self.splits, self.parameters)
 
 
 def extra_entries(folder: str | Path) -> dict[str, Any]:

@@ -135,13 +135,22 @@ def test_every_axis_says_what_it_shows(found: Attribution) -> None:
     assert set(drawn) == {
         f"{split}-{what}"
         for split in ("train", "test")
-        for what in ("verdicts", "log-spectrum", "parts", "hessian", "scree", "means-map")
+        for what in ("verdicts", "log-spectrum", "parts", "hessian", "scree")
     }
     for name, figure in drawn.items():
         labels = [axes.get_xlabel() for axes in figure.axes] + [
             axes.get_ylabel() for axes in figure.axes
         ]
         assert any(labels), name
+
+
+def test_one_sample_is_drawn_and_told() -> None:
+    """All its eigenvalues are top ones: there is no other for a part to have a share in."""
+    directions, labels = planted.class_means([1, 0, 0], 6.0, size=30)
+    alone = attribute(planted.problem(directions, labels), draws=2, exact_up_to=0)
+    assert set(alone.train.spectrum("G").causes) == set(alone.train.spectrum("G").top_causes)
+    assert "train-log-spectrum" in figures(alone)
+    assert "nan" not in alone.summary()
 
 
 def test_distances_are_those_of_the_vectors(found: Attribution) -> None:
