@@ -19,6 +19,7 @@ from rich.table import Table
 from deepspec.attribution import CLAIMS, Attribution, attribute
 from deepspec.attribution.result import extra_entries
 from deepspec.attribution.storage import new_folder
+from deepspec.attribution.words import removed
 from deepspec.jobs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.report import fill, write_report
 from deepspec.structure import Convention
@@ -276,8 +277,7 @@ def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
         nulls = "\n".join(
             f"{float(shares.max()):.0%} {name}" for name, shares in finding.nulls.items()
         )
-        removed = f"{finding.removed:.0%}"
-        table.add_row(claim.feature, claim.cause, removed, nulls, finding.answer)
+        table.add_row(claim.feature, claim.cause, removed(finding), nulls, finding.answer)
     console.print(table)
     for title, (head, *rows) in found.tables().items():
         if title.startswith(("Parts of G, jmlr2020", "Outliers predicted")) and "train" in title:

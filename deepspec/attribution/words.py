@@ -24,7 +24,13 @@ def conclusion(splits: Mapping[str, SplitAttribution], num_classes: int) -> str:
 def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
     outliers = split.outliers
     sentences = []
-    if outliers:
+    scatter = max(split.class_counts) > 1
+    if not scatter:
+        sentences.append(
+            "No class has two samples, so nothing scatters within classes: there is no bulk, and "
+            "no outlier to tell from it."
+        )
+    elif outliers:
         gone = outliers - min(outliers, split.outliers_without("between_class"))
         sentences.append(
             f"{outliers} {_plural(outliers, 'eigenvalue')} of G "
@@ -41,7 +47,7 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
     ):
         named = [
             f"{CLAIMS[f.claim].feature} come{'s' if _single(f.claim) else ''} from "
-            f"{CLAIMS[f.claim].cause} ({_share(f.removed)})"
+            f"{CLAIMS[f.claim].cause} ({removed(f)})"
             for f in split.findings
             if f.answer == answer
         ]
@@ -49,7 +55,7 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
             sentences.append(f"{verb}: {'; '.join(named)}.")
     error = split.predicted.relative_error("coupled")[: max(1, num_classes - 1)].abs()
     means = split.predicted.relative_error("means")[: max(1, num_classes - 1)].abs()
-    if outliers and len(error):
+    if scatter and outliers and len(error):
         sentences.append(
             "Averages of gradients alone predict the top "
             f"{'eigenvalue' if len(error) == 1 else f'{len(error)} eigenvalues'} to within "
@@ -69,6 +75,12 @@ def _nulls_in_words(finding: Finding) -> str:
         f"could remove from the top C; a random subspace removes {random}, means under shuffled "
         f"labels {shuffled}, means over random groups of samples {regrouped}."
     )
+
+
+def removed(finding: Finding) -> str:
+    """How much of its feature a cause removes; that it is absent is not that nothing goes."""
+    there = finding.present and not math.isnan(finding.removed)
+    return _share(finding.removed) if there else "no such feature"
 
 
 def _share(value: float) -> str:
@@ -145,7 +157,7 @@ def _verdicts(split: SplitAttribution) -> Table:
             [
                 claim.feature,
                 claim.cause,
-                _share(finding.removed),
+                removed(finding),
                 _share(finding.by_projection),
                 nulls,
                 _share(finding.untrained),

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from deepspec.attribution import CLAIMS, Finding, SplitAttribution
+from deepspec.attribution.words import removed
 from deepspec.plots.style import GREY, PARTS, grey_grid, new_figure, styled
 
 ANSWERS = {"supported": "#009E73", "not supported": "#D55E00", "not decided": "#7F7F7F"}
@@ -76,12 +77,10 @@ def verdict_chart(split: SplitAttribution) -> Figure:
     figure, axes = new_figure(1, 1, 0.62 * len(findings) + 1.5)
     panel = axes[0][0]
     for row, finding in enumerate(reversed(findings)):
-        there = finding.present and not math.isnan(finding.removed)
-        if there:
+        if finding.present and not math.isnan(finding.removed):
             _measured(panel, row, finding)
-        removed = f"{100 * finding.removed:.0f} %" if there else "no such feature"
         panel.annotate(
-            f"{finding.answer}\n({removed})",
+            f"{finding.answer}\n({removed(finding)})",
             (1.02, row),
             va="center",
             xycoords=("data", "data"),

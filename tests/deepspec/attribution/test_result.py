@@ -1,6 +1,7 @@
 """Results on disk, the report, and inputs that cannot be right."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,24 @@ def test_one_sample_is_drawn_and_told() -> None:
     alone = attribute(planted.problem(directions, labels), draws=2, exact_up_to=0)
     assert set(alone.train.spectrum("G").causes) == set(alone.train.spectrum("G").top_causes)
     assert "train-log-spectrum" in figures(alone)
-    assert "nan" not in alone.summary()
+    assert "nothing scatters within classes" in alone.summary()
+    assert "come from the class means" in alone.summary()
+    for words in ("nan", "Averages", "clear of the bulk"):
+        assert words not in alone.summary()
+
+
+def test_an_absent_feature_and_a_single_outlier_are_told_as_such(found: Attribution) -> None:
+    finding = replace(found.train.finding("bulk"), present=False, answer="not decided")
+    one = replace(
+        found.train,
+        top=torch.tensor([9.0, 1.0]),
+        edge=1.0,
+        findings=(finding, *found.train.findings[1:2]),
+    )
+    two_classes = replace(found, splits={"train": one}, num_classes=2).summary()
+    assert "1 eigenvalue of G stands clear of the bulk (C = 2); it " in two_classes
+    assert "scatter within classes (no such feature)" in two_classes
+    assert "predict the top eigenvalue to within" in two_classes
 
 
 def test_distances_are_those_of_the_vectors(found: Attribution) -> None:
