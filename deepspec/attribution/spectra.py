@@ -13,7 +13,7 @@ from deepspec.krylov import Tridiagonal, lanczos
 from deepspec.operators import ColumnSpace, Compression, MatrixOperator, Projector
 from deepspec.operators.base import SymmetricOperator
 
-FORMED_UP_TO = 2000
+FORMED_UP_TO = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,8 @@ def estimated_spectrum(
 ) -> Spectrum:
     """Exact where the matrix is small enough to be formed, else by :func:`lanczos_spectrum`.
 
-    One probe's weights are a fair sample of a large spectrum, and of a small one they are not.
+    One probe's weights are a fair sample of a large spectrum, and of a small one they are not;
+    forming a larger one would cost more than all the rest of an attribution.
     """
     if operator.size <= FORMED_UP_TO:
         matrix = operator.to_dense().double()
