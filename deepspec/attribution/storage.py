@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -113,6 +113,7 @@ def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             f"expected {target} to be a folder that was written here, with a {MANIFEST}, but it is "
             "something else, and is left alone; choose another name"
         )
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -134,3 +135,6 @@ def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         for left in (made, old):
             if left.exists():
                 shutil.rmtree(left)
+        for parent in missing:
+            with suppress(OSError):  # not empty: it was needed
+                parent.rmdir()

@@ -61,8 +61,9 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="something else"):
         found.save(folder, overwrite=True)
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ZeroDivisionError), new_folder(folder, overwrite=True):
-        raise ZeroDivisionError
+    for place in (folder, tmp_path / "not" / "there"):
+        with pytest.raises(ZeroDivisionError), new_folder(place, overwrite=True):
+            raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (folder / "precious").read_text() == "mine"
     found.save(folder, overwrite=True)
