@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from deepspec.attribution import CLAIMS, Attribution, attribute
-from deepspec.checkpoint import MANIFEST
-from deepspec.jobs import BUILT_IN, Net, built_in, own
-from deepspec.report import write_report
+from deepspec.attribution.result import extra_entries
+from deepspec.attribution.storage import new_folder
+from deepspec.attribution.words import removed
+from deepspec.jobs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
+from deepspec.report import fill, write_report
 from deepspec.structure import Convention
 
 app = typer.Typer(
@@ -66,7 +69,7 @@ def demo(
             out,
             overwrite,
             as_json,
-            lambda: built_in("mlp", per_class=100, epochs=60, learning_rate=0.05, seed=seed),
+            lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
             {"command": "demo", "seed": seed},
             lambda net: _attribute(net, Papers.jmlr2020, seed, None),
         )
@@ -80,7 +83,7 @@ def attribute_command(
             help='"digits", or module:function or file.py:function returning (X, y), a Dataset '
             "or a DataLoader that does not shuffle."
         ),
-    ] = "digits",
+    ] = DIGITS,
     test_data: Annotated[
         str | None, typer.Option(help="Held-out data, named likewise (digits bring their own).")
     ] = None,
@@ -98,9 +101,19 @@ def attribute_command(
     out: Out = Path("runs/attribution"),
     overwrite: Overwrite = False,
     convention: Annotated[Papers, typer.Option(help="Of the decomposition.")] = Papers.jmlr2020,
-    per_class: Annotated[int, typer.Option(help="Training digits of each class.")] = 100,
-    epochs: Annotated[int, typer.Option(help="For a built-in net without weights.", min=3)] = 60,
-    learning_rate: Annotated[float, typer.Option(help="Likewise.")] = 0.05,
+    per_class: Annotated[
+        int | None,
+        typer.Option(help="Training digits of each class.", min=1, show_default=str(PER_CLASS)),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="For a built-in net on digits without weights.", min=3, show_default=str(EPOCHS)
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Likewise.", show_default=str(LEARNING_RATE))
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples differentiated at a time.")] = 1024,
     memory_budget: Annotated[
         float,
@@ -132,12 +145,6 @@ def attribute_command(
             "dtype": None if dtype is None else getattr(torch, dtype.value),
             "device": device,
         }
-
-        def prepare() -> Net:
-            if model in BUILT_IN and weights is None and data == "digits":
-                return built_in(model, per_class, epochs, learning_rate, seed, **options)
-            return own(model, weights, data, test_data, per_class, seed, options)
-
         configuration = {
             "command": "attribute",
             "data": data,
@@ -145,7 +152,7 @@ def attribute_command(
             "model": model,
             "weights": None if weights is None else str(weights),
             "convention": convention.value,
-            "per_class": per_class,
+            "per_class": per_class or (PER_CLASS if data == DIGITS else None),
             "epochs": epochs,
             "learning_rate": learning_rate,
             "batch_size": batch_size,
@@ -159,7 +166,9 @@ def attribute_command(
             out,
             overwrite,
             as_json,
-            prepare,
+            lambda: prepare(
+                model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
+            ),
             configuration,
             lambda net: _attribute(net, convention, seed, draws),
         )
@@ -176,7 +185,8 @@ def report(
     Example: deepspec report runs/demo --out runs/demo-again
     """
     with errors_in_one_line():
-        write_report(Attribution.load(folder), out, overwrite=overwrite)
+        extra = extra_entries(folder)
+        write_report(Attribution.load(folder), out, overwrite=overwrite, extra=extra)
         Console().print(f"{out / 'report.html'}")
 
 
@@ -185,7 +195,7 @@ def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> At
     return attribute(
         net.problem,
         test=net.test,
-        untrained=net.untrained,
+        untrained=net.as_built,
         convention=chosen,
         seed=seed,
         draws=draws,
@@ -201,26 +211,18 @@ def _run(
     work: Callable[[Net], Attribution],
 ) -> None:
     """The one job of both commands: net, attribution, folder, table."""
-    if out.exists() and not overwrite:
-        raise FileExistsError(
-            f"expected a new folder, but {out} exists; choose another --out or add --overwrite"
-        )
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise FileExistsError(
-            f"expected {out} to be a folder that deepspec wrote, with a {MANIFEST}; it is "
-            "something else, and is left alone; choose another --out"
-        )
-    start = time.perf_counter()
-    net = prepare()
-    prepared = time.perf_counter()
-    found = work(net)
-    done = time.perf_counter()
-    extra = {
-        "configuration": configuration,
-        "training": None if net.training is None else vars(net.training),
-        "seconds": {"preparing": prepared - start, "attribution": done - prepared},
-    }
-    write_report(found, out, overwrite=overwrite, extra=extra)
+    with new_folder(out, overwrite=overwrite) as place:
+        start = time.perf_counter()
+        net = prepare()
+        prepared = time.perf_counter()
+        found = work(net)
+        done = time.perf_counter()
+        extra = {
+            "configuration": configuration,
+            "training": None if net.training is None else vars(net.training),
+            "seconds": {"preparing": prepared - start, "attribution": done - prepared},
+        }
+        fill(place, found, extra)
     if as_json:
         typer.echo(json.dumps(_findings(found, out), indent=1, ensure_ascii=False))
     else:
@@ -275,8 +277,7 @@ def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
         nulls = "\n".join(
             f"{float(shares.max()):.0%} {name}" for name, shares in finding.nulls.items()
         )
-        removed = f"{finding.removed:.0%}"
-        table.add_row(claim.feature, claim.cause, removed, nulls, finding.answer)
+        table.add_row(claim.feature, claim.cause, removed(finding), nulls, finding.answer)
     console.print(table)
     for title, (head, *rows) in found.tables().items():
         if title.startswith(("Parts of G, jmlr2020", "Outliers predicted")) and "train" in title:
@@ -289,7 +290,11 @@ def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """What was expected, what came and what to do, without a traceback; exit status 1."""
+    """What was expected, what came and what to do, without a traceback; exit status 1.
+
+    SIGTERM unwinds as an exit does, so that what is half written is cleared away.
+    """
+    before = signal.signal(signal.SIGTERM, _terminated)
     try:
         yield
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
@@ -298,3 +303,9 @@ def errors_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was written", err=True)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

@@ -19,16 +19,57 @@ from deepspec.problem import Problem
 from deepspec.training import Training, train
 
 BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": networks.mlp, "convnet": networks.convnet}
+DIGITS = "digits"
+PER_CLASS, EPOCHS, LEARNING_RATE = 100, 60, 0.05
 
 
 @dataclass(frozen=True)
 class Net:
-    """A net on its training data; where there are any, on held-out data and before training."""
+    """A net on its training data; where there are any, on held-out data.
+
+    ``as_built`` is the net before it was trained here, or before its weights were loaded.
+    """
 
     problem: Problem
     test: Problem | None
-    untrained: Problem | None
+    as_built: Problem | None
     training: Training | None
+
+
+def prepare(
+    model: str,
+    weights: Path | None,
+    data: str,
+    test_data: str | None,
+    per_class: int | None,
+    epochs: int | None,
+    learning_rate: float | None,
+    seed: int,
+    options: dict[str, Any],
+) -> Net:
+    """The net and data of a command line, trained here where that is asked for.
+
+    Raises
+    ------
+    ValueError
+        If an option is given that would have no effect; see also :func:`built_in`, :func:`own`.
+    """
+    on_digits = data == DIGITS
+    trained_here = model in BUILT_IN and weights is None and on_digits
+    for name, given, used, why in (
+        ("--test-data", test_data, not on_digits, "the digits bring their own"),
+        ("--per-class", per_class, on_digits, "all of your own data are used"),
+        ("--epochs", epochs, trained_here, "only a built-in net on digits is trained here"),
+        ("--learning-rate", learning_rate, trained_here, "only a built-in net is trained here"),
+    ):
+        if given is not None and not used:
+            raise ValueError(f"expected no {name}, got {given}: {why}; leave it out")
+    samples = PER_CLASS if per_class is None else per_class
+    if not trained_here:
+        return own(model, weights, data, test_data, samples, seed, options)
+    epochs = EPOCHS if epochs is None else epochs
+    learning_rate = LEARNING_RATE if learning_rate is None else learning_rate
+    return built_in(model, samples, epochs, learning_rate, seed, **options)
 
 
 def built_in(
@@ -36,10 +77,8 @@ def built_in(
 ) -> Net:
     """A built-in net, trained on the digits; says so where it does not reach zero error."""
     split = digits(per_class, seed, image=name == "convnet")
-    # The user's functions draw from the global generator; --seed is to govern them too.
-    torch.manual_seed(seed)
     model = BUILT_IN[name](seed=seed)
-    untrained = copy.deepcopy(model).eval()
+    as_built = copy.deepcopy(model).eval()
     training = train(model, *split.train, epochs=epochs, learning_rate=learning_rate, seed=seed)
     if training.error_rate > 0:
         print(
@@ -49,7 +88,7 @@ def built_in(
         )
     problems = [
         Problem(net, part, **options)
-        for net, part in ((model, split.train), (model, split.test), (untrained, split.train))
+        for net, part in ((model, split.train), (model, split.test), (as_built, split.train))
     ]
     return Net(problems[0], problems[1], problems[2], training)
 
@@ -70,12 +109,14 @@ def own(
     ValueError, TypeError, OSError
         If one of them is not there or not what it should be; see :mod:`deepspec.loading`.
     """
+    # The user's functions draw from the global generator; --seed is to govern them too.
+    torch.manual_seed(seed)
     model = BUILT_IN[model_name](seed=seed) if model_name in BUILT_IN else from_factory(model_name)
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"expected {model_name} to return a torch.nn.Module, got {type(model).__name__}"
         )
-    untrained = None
+    as_built = None
     if weights is None:
         print(
             f"note: attributing the net as {model_name} returns it; pass --weights to load a "
@@ -83,11 +124,11 @@ def own(
             file=sys.stderr,
         )
     else:
-        untrained = copy.deepcopy(model)
+        as_built = copy.deepcopy(model)
         load_weights(model, weights)
     train_data: Any
     held_out: Any
-    if data == "digits":
+    if data == DIGITS:
         split = digits(per_class, seed, image=model_name == "convnet")
         train_data, held_out = split.train, split.test
     else:
@@ -96,6 +137,6 @@ def own(
     return Net(
         Problem(model, train_data, **options),
         None if held_out is None else Problem(model, held_out, **options),
-        None if untrained is None else Problem(untrained, train_data, **options),
+        None if as_built is None else Problem(as_built, train_data, **options),
         None,
     )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 
 
 def from_factory(name: str) -> Any:
@@ -26,7 +33,7 @@ def from_factory(name: str) -> Any:
     Raises
     ------
     ValueError
-        If the name has no colon, or the module, file or function is not there.
+        If the name has no colon, the module, file or function is not there, or running it raises.
 
     >>> from_factory("collections:OrderedDict")
     OrderedDict()
@@ -37,40 +44,81 @@ def from_factory(name: str) -> Any:
             f"expected module:function or file.py:function, got {name!r}; "
             "for example mynet.py:build"
         )
-    module = _module(place)
-    factory = getattr(module, function, None)
-    if not callable(factory):
-        raise ValueError(f"expected a function {function!r} in {place}, found none")
-    return factory()
+    path = Path(place).resolve() if place.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise ValueError(f"expected a Python file at {place}, found none")
+    # As for a script: what lies beside the file can be imported.
+    with _on_path(path.parent if path else Path()):
+        with _named("", place, path):
+            module = _from_file(path) if path else _by_name(place)
+        if module is None:
+            raise ValueError(f"expected an importable module {place!r}, found none")
+        factory = getattr(module, function, None)
+        if not callable(factory):
+            raise ValueError(f"expected a function {function!r} in {place}, found none")
+        with _named(f"{function} in ", place, Path(module.__file__ or place).resolve()):
+            return factory()
 
 
-def _module(place: str) -> ModuleType:
-    if place.endswith(".py"):
-        path = Path(place)
-        if not path.is_file():
-            raise ValueError(f"expected a Python file at {place}, found none")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise ValueError(f"expected a Python file at {place}, got something else")
-        module = importlib.util.module_from_spec(spec)
-        # Before it runs: classes defined in it look their module up.
-        sys.modules.setdefault(path.stem, module)
-        spec.loader.exec_module(module)
-        return module
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder.resolve()))
     try:
-        return importlib.import_module(place)
+        yield
+    finally:
+        sys.path.remove(str(folder.resolve()))
+
+
+@contextmanager
+def _named(what: str, place: str, path: Path | None) -> Iterator[None]:
+    """Whatever the user's code raises, with the last line of their file that it went through."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
+        if isinstance(error, SyntaxError):
+            lines, place = [error.lineno], error.filename or place
+        where = f"{place}:{lines[-1]}" if lines else place
+        words = f": {error}" if str(error) else ""
+        raise ValueError(f"{what}{where} raised {type(error).__name__}{words}") from error
+
+
+def _from_file(path: Path) -> ModuleType:
+    """Run once for each file, for model and data may come from one; two may share a name."""
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Before it runs: classes defined in it look their module up.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _by_name(name: str) -> ModuleType | None:
+    """The module, or None where there is none; one that it imports in vain is another matter."""
+    try:
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ValueError(f"expected an importable module {place!r}: {error}") from error
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        return None
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a state dict into a model, from safetensors or a file of ``torch.save``.
 
     A ``torch.save`` file is read with ``weights_only=True``, which builds tensors and plain
-    containers and refuses everything else. A dict with a ``"state_dict"`` or ``"model"`` entry
-    is opened.
+    containers and refuses everything else. A dict with a ``"state_dict"``, ``"model_state_dict"``
+    or ``"model"`` entry is opened.
 
     Raises
     ------
@@ -90,18 +138,35 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     else:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (UnpicklingError, RuntimeError, EOFError) as error:
+        except Exception as error:  # a damaged byte may lead the reader to any of them
+            # Of its words only what was refused: they go on to advise weights_only=False.
+            refused = re.search(r"GLOBAL (\S+)", str(error))
             raise ValueError(
-                f"refused to read {path}: it is damaged, or a pickle that can run code, and "
-                "only tensors are loaded here; save model.state_dict() alone, or use "
-                f"safetensors ({str(error).splitlines()[0]})"
-            ) from error
-    for key in ("state_dict", "model"):
+                f"refused to read {path}: it is damaged, or a pickle that can run code"
+                f"{f' ({refused[1]})' if refused else ''}, and only tensors are loaded here; "
+                "save model.state_dict() alone, or use safetensors"
+            ) from None
+    for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"expected a state dict of tensors in {path}, got {type(state).__name__}")
+    if not _is_state_dict(state):
+        found = f"entries {', '.join(map(repr, state))}" if isinstance(state, dict) else type(state)
+        raise ValueError(
+            f"expected a state dict of tensors in {path}, by itself or under one of "
+            f"{', '.join(WRAPPERS)}; got {found}"
+        )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit the model: {error}") from error
+        hint = ""
+        for prefix, wrapper in PREFIXES.items():
+            if state and all(name.startswith(prefix) for name in state):
+                hint = f"; every name begins with {prefix!r}, as {wrapper} leaves them: save the "
+                hint += f"state dict of the model's .{prefix.rstrip('.')} instead"
+        raise ValueError(f"the weights in {path} do not fit the model: {error}{hint}") from error
+
+
+def _is_state_dict(state: Any) -> bool:
+    return isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )

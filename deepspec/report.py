@@ -18,19 +18,24 @@ from deepspec.plots import figures
 from deepspec.plots.style import png
 
 TEMPLATE = "report.html.jinja"
+TITLE = "What causes the spectrum of this net"
 CAPTIONS = {
     "verdicts": (
         "Every claim of the papers on this net. Bars: the share of the feature that goes when its "
-        "cause is subtracted; the upright stroke: when it is projected out. Marks near zero are "
-        "nulls, and mean that chance removes nothing. A bar to the right of the dashed line and "
-        "beyond every null supports the claim."
+        "cause is subtracted, in the colour of the verdict; the upright stroke: when it is "
+        "projected out. Squares, diamonds and crosses are nulls: what goes when something else of "
+        "the same kind is removed, that by chance has nothing to do with the cause. A bar to the "
+        "right of the dashed line and clearly beyond every null supports the claim; where a null "
+        "reaches as far, the cause is not shown to be it. The star is the net as it was built, "
+        "for comparison."
     ),
     "log-spectrum": (
-        "The spectrum of G on a logarithmic axis. Top: colours share out each eigenvalue among the "
-        "parts of G (within a bin in proportion to its height), and each of the top C has the mark "
-        "of its main cause. Below: what is left (grey, and black sticks) when one part is "
-        "subtracted, beside G as it was (black outline, white triangles). Dashed: the largest "
-        "eigenvalue that scatter within classes has by itself."
+        "The spectrum of G on a logarithmic axis. Top: colours share out each eigenvalue among "
+        "the parts of G (within a bin in proportion to its height), and each of the top C has the "
+        "mark of its main cause, at three heights only to tell neighbours apart. Below: what is "
+        "left (grey, and black sticks) when one part is subtracted, beside G as it was (black "
+        "outline, white triangles). Dashed: the largest eigenvalue that scatter within classes "
+        "has by itself."
     ),
     "parts": (
         "How much of G each part is: of its trace in both conventions, and of each of its top "
@@ -38,16 +43,20 @@ CAPTIONS = {
     ),
     "hessian": (
         "The Hessian and its two summands. Triangles: the top C eigenvalues; blue: all others. "
-        "Right: the middle enlarged to the width of E, which has eigenvalues of both signs."
+        "Right, where E is much narrower than the rest: the middle enlarged to the width of E, "
+        "which has eigenvalues of both signs; its bins are narrower, so fewer eigenvalues are in "
+        "each."
     ),
     "scree": (
         "Left: eigenvalues of G beside those of all mean gradients and of class means alone, "
-        "always below. Right: how far each prediction is from the truth."
+        "always below. Right: how far each prediction is from the truth; hollow: "
+        "below 0.001 %."
     ),
     "means-map": (
         "A map (t-SNE) of the mean gradients of class c under label c', from their distances "
-        "alone. Large circles: class means. If marks of one kind gather on the left, gradients "
-        "cluster by class; if on the right, by cross-class. Hollow: c = c', near zero."
+        "alone. If marks of one kind gather on the left, gradients cluster by class; if on the "
+        "right, by cross-class. Left, large with a black edge: class means. Hollow: c = c', "
+        "nearer to zero the better the fit."
     ),
 }
 
@@ -82,7 +91,7 @@ def write_report(
     folder: str | Path,
     *,
     overwrite: bool = False,
-    title: str = "What causes the spectrum of this net",
+    title: str = TITLE,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``report.html``, the figures as PNG, ``manifest.json`` and the arrays.
@@ -112,10 +121,17 @@ def write_report(
     """
     target = Path(folder)
     with new_folder(target, overwrite=overwrite) as place:
-        images = {name: png(figure) for name, figure in figures(attribution).items()}
-        attribution.write_state(place, extra)
-        for name, content in images.items():
-            (place / f"{name}.png").write_bytes(content)
-        page = render(attribution, images, title, extra or {})
-        (place / "report.html").write_text(page, encoding="utf-8")
+        fill(place, attribution, extra or {}, title)
     return target / "report.html"
+
+
+def fill(
+    place: Path, attribution: Attribution, extra: Mapping[str, Any], title: str = TITLE
+) -> None:
+    """The same into a folder that is there already, as :func:`new_folder` gives before the work."""
+    images = {name: png(figure) for name, figure in figures(attribution).items()}
+    attribution.write_state(place, extra)
+    for name, content in images.items():
+        (place / f"{name}.png").write_bytes(content)
+    page = render(attribution, images, title, extra)
+    (place / "report.html").write_text(page, encoding="utf-8")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,10 @@ class Attribution:
         Raises
         ------
         ValueError
-            If the folder holds something else.
+            If the folder holds something else, or what another version wrote.
         """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != KIND:
-            raise ValueError(
-                f"expected a saved attribution in {folder}, found {manifest.get('kind')}"
-            )
-        loaded = unpack(cls, manifest[KIND], arrays)
+        with read_state(folder) as (manifest, arrays):
+            loaded = unpack(cls, manifest[KIND], arrays)
         assert isinstance(loaded, cls)
         return loaded
 
@@ -96,7 +93,36 @@ class Attribution:
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Every table, by its title; the first row of each names its columns."""
-        return words.tables(self.splits)
+        return words.tables(self.splits, self.parameters)
+
+
+def extra_entries(folder: str | Path) -> dict[str, Any]:
+    """What a saved attribution's manifest says beside it, such as the command that ran.
+
+    Raises
+    ------
+    ValueError
+        As :meth:`Attribution.load`.
+    """
+    own = {"kind", KIND, "arrays", "sha256"}
+    with read_state(folder) as (manifest, _):
+        return {name: value for name, value in manifest.items() if name not in own}
+
+
+@contextmanager
+def read_state(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """A saved attribution's manifest and arrays; what does not fit while they are read is said."""
+    try:
+        manifest, arrays = load_state(Path(folder))
+        if manifest.get("kind") == KIND:
+            yield manifest, arrays
+            return
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"expected a saved attribution of this version in {folder}, but it was written by "
+            f"another version or is damaged ({error!r}); attribute the net again"
+        ) from error
+    raise ValueError(f"expected a saved attribution in {folder}, found {manifest.get('kind')}")
 
 
 def versions() -> dict[str, str]:

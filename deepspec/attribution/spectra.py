@@ -13,6 +13,8 @@ from deepspec.krylov import Tridiagonal, lanczos
 from deepspec.operators import ColumnSpace, Compression, MatrixOperator, Projector
 from deepspec.operators.base import SymmetricOperator
 
+FORMED_UP_TO = 1000
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -109,6 +111,40 @@ def estimated_spectrum(
     probes: int,
     seed: int,
     reorthogonalize: bool,
+) -> Spectrum:
+    """Exact where the matrix is small enough to be formed, else by :func:`lanczos_spectrum`.
+
+    One probe's weights are a fair sample of a large spectrum, and of a small one they are not;
+    forming a larger one would cost more than all the rest of an attribution.
+    """
+    if operator.size <= FORMED_UP_TO:
+        matrix = operator.to_dense().double()
+        values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+        rounding = operator.size * torch.finfo(operator.dtype).eps * float(values.abs().max())
+        values[values.abs() <= rounding] = 0.0  # of neither sign
+        return replace(exact_spectrum_of(name, values, len(top)), products=operator.size)
+    return lanczos_spectrum(
+        name,
+        operator,
+        top,
+        vectors,
+        steps=steps,
+        probes=probes,
+        seed=seed,
+        reorthogonalize=reorthogonalize,
+    )
+
+
+def lanczos_spectrum(
+    name: str,
+    operator: SymmetricOperator,
+    top: Float[Tensor, " k"],
+    vectors: Float[Tensor, "m k"],
+    *,
+    steps: int,
+    probes: int,
+    seed: int,
+    reorthogonalize: bool,
     parts: Mapping[str, Projector] | None = None,
 ) -> Spectrum:
     """Top eigenvalues from their eigenpairs, the rest by Lanczos in what these leave over.
@@ -125,7 +161,7 @@ def estimated_spectrum(
     dimension = rest.size - rest.removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     products = 0
-    causes: dict[str, list[Tensor]] = {}
+    causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
         generator = torch.Generator().manual_seed(7919 * (seed + 1) + probe)
         start = torch.randn(rest.size, generator=generator, dtype=torch.float32)
@@ -141,7 +177,7 @@ def estimated_spectrum(
         if parts and run.basis is not None:
             turn = torch.linalg.eigh(_full(run)).eigenvectors.to(run.basis)
             for part, share in _shares(parts, run.basis @ turn).items():
-                causes.setdefault(part, []).append(share)
+                causes[part].append(share)
     return Spectrum(
         name,
         "Lanczos",
@@ -193,7 +229,7 @@ def spectrum_of(
             causes={part: shares[len(top) :] for part, shares in found.items()},
             top_causes={part: shares[: len(top)] for part, shares in found.items()},
         )
-    return estimated_spectrum(
+    return lanczos_spectrum(
         name,
         operator,
         top,

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -93,34 +93,48 @@ def unpack(kind: Any, value: Any, arrays: dict[str, Tensor]) -> Any:
 def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to write into, which appears under its name only once all in it is written.
 
+    To be entered before the work, so that a place that cannot be written costs none.
+
     Raises
     ------
     FileExistsError
         If the name is taken and ``overwrite`` is false. With it, the old folder is replaced
         once the new one is complete.
+    OSError
+        If nothing can be written there.
     """
     if target.exists() and not overwrite:
         raise FileExistsError(
-            f"expected a new folder, but {target} exists; choose another name, or pass "
-            "overwrite=True to replace it"
+            f"expected a new folder, but {target} exists; choose another name, or replace it "
+            "with overwrite=True (in the shell: --overwrite)"
         )
     if target.exists() and not (target / MANIFEST).is_file():
         raise FileExistsError(
             f"expected {target} to be a folder that was written here, with a {MANIFEST}, but it is "
             "something else, and is left alone; choose another name"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    missing = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise OSError(
+            f"expected to make a folder {target}, but {error.filename} cannot be written "
+            f"({error.strerror}); choose another place"
+        ) from error
     made.chmod(0o755)
+    old = made.with_name(made.name + ".old")
     try:
         yield made
         if target.exists():
-            old = made.with_name(made.name + ".old")
             os.replace(target, old)
-            os.replace(made, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(made, target)
+        os.replace(made, target)
     finally:
-        if made.exists():
-            shutil.rmtree(made)
+        if old.exists() and not target.exists():  # stopped between the two
+            os.replace(old, target)
+        for left in (made, old):
+            if left.exists():
+                shutil.rmtree(left)
+        for parent in missing:
+            with suppress(OSError):  # not empty: it was needed
+                parent.rmdir()

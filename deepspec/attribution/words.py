@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from deepspec.attribution.alignment import mean_square
+from deepspec.attribution.decomposition import Decomposition
 from deepspec.attribution.split import SplitAttribution
 from deepspec.attribution.verdicts import CLAIMS, Finding
 
@@ -23,12 +24,18 @@ def conclusion(splits: Mapping[str, SplitAttribution], num_classes: int) -> str:
 def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
     outliers = split.outliers
     sentences = []
-    if outliers:
+    scatter = max(split.class_counts) > 1
+    if not scatter:
+        sentences.append(
+            "No class has two samples, so nothing scatters within classes: there is no bulk, and "
+            "no outlier to tell from it."
+        )
+    elif outliers:
         gone = outliers - min(outliers, split.outliers_without("between_class"))
         sentences.append(
-            f"{outliers} {_plural(outliers, 'eigenvalue')} of G {_stand(outliers)} clear of the "
-            f"bulk (C = {num_classes}); {gone} of {_them(outliers)} {_vanish(gone)} when the class "
-            "means are projected out."
+            f"{outliers} {_plural(outliers, 'eigenvalue')} of G "
+            f"{'stands' if outliers == 1 else 'stand'} clear of the bulk (C = {num_classes}); "
+            f"{_that_vanish(gone, outliers)} when the class means are projected out."
         )
         sentences.append(_nulls_in_words(split.finding("outliers")))
     else:
@@ -40,7 +47,7 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
     ):
         named = [
             f"{CLAIMS[f.claim].feature} come{'s' if _single(f.claim) else ''} from "
-            f"{CLAIMS[f.claim].cause} ({_share(f.removed)})"
+            f"{CLAIMS[f.claim].cause} ({removed(f)})"
             for f in split.findings
             if f.answer == answer
         ]
@@ -48,9 +55,10 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
             sentences.append(f"{verb}: {'; '.join(named)}.")
     error = split.predicted.relative_error("coupled")[: max(1, num_classes - 1)].abs()
     means = split.predicted.relative_error("means")[: max(1, num_classes - 1)].abs()
-    if outliers and len(error):
+    if scatter and outliers and len(error):
         sentences.append(
-            f"Averages of gradients alone predict the top {len(error)} eigenvalues to within "
+            "Averages of gradients alone predict the top "
+            f"{'eigenvalue' if len(error) == 1 else f'{len(error)} eigenvalues'} to within "
             f"{100 * float(means.max()):.0f} %, and with {split.predicted.products['coupled']} "
             f"products each to within {_error(float(error.max()))}."
         )
@@ -69,6 +77,12 @@ def _nulls_in_words(finding: Finding) -> str:
     )
 
 
+def removed(finding: Finding) -> str:
+    """How much of its feature a cause removes; that it is absent is not that nothing goes."""
+    there = finding.present and not math.isnan(finding.removed)
+    return _share(finding.removed) if there else "no such feature"
+
+
 def _share(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"
 
@@ -85,39 +99,24 @@ def _plural(count: int, word: str) -> str:
     return word if count == 1 else f"{word}s"
 
 
-def _stand(count: int) -> str:
-    return "stands" if count == 1 else "stand"
+def _that_vanish(gone: int, count: int) -> str:
+    """
+    >>> _that_vanish(0, 1), _that_vanish(1, 1), _that_vanish(0, 3), _that_vanish(1, 3)
+    ('it remains', 'it vanishes', 'none of them vanishes', '1 of them vanishes')
+    """
+    if count == 1:
+        return "it vanishes" if gone else "it remains"
+    return f"{gone or 'none'} of them {'vanishes' if gone < 2 else 'vanish'}"
 
 
-def _vanish(count: int) -> str:
-    return "vanishes" if count == 1 else "vanish"
-
-
-def _them(count: int) -> str:
-    return "it" if count == 1 else "them"
-
-
-def tables(splits: Mapping[str, SplitAttribution]) -> dict[str, Table]:
+def tables(splits: Mapping[str, SplitAttribution], parameters: int) -> dict[str, Table]:
     """Every table of every split, by title; the first row names the columns."""
     found: dict[str, Table] = {}
     for name, split in splits.items():
         found[f"Verdicts ({name})"] = _verdicts(split)
         for decomposition in split.decompositions:
             title = f"Parts of G, {decomposition.convention} ({name})"
-            rows = [["part", "dimension", "trace", "share of tr G", "largest eigenvalues"]]
-            for part in decomposition.parts:
-                leading = ", ".join(f"{float(v):.3g}" for v in part.top[:4])
-                rows.append(
-                    [
-                        part.name.replace("_", " "),
-                        f"{part.rank:,}",
-                        f"{part.trace:.4g}",
-                        _share(part.share),
-                        leading,
-                    ]
-                )
-            rows.append(["identity", "", "", f"{decomposition.residual:.1e}", "relative residual"])
-            found[title] = rows
+            found[title] = _parts(decomposition, parameters)
         found[f"Outliers predicted from means ({name})"] = _predicted(split)
         found[f"Alignment ({name})"] = _alignment(split)
         if split.layout is not None:
@@ -125,8 +124,28 @@ def tables(splits: Mapping[str, SplitAttribution]) -> dict[str, Table]:
     return found
 
 
+def _parts(decomposition: Decomposition, parameters: int) -> Table:
+    """The four parts, their sum, and apart from these the means, which are three of them."""
+    head = ["part", "dimension, at most", "trace", "share of tr G", "largest eigenvalues"]
+    rows = [
+        [
+            part.name.replace("_", " "),
+            f"{min(part.rank, parameters):,}",
+            f"{part.trace:.4g}",
+            _share(part.share),
+            ", ".join(f"{float(v):.3g}" for v in part.top[:4]),
+        ]
+        for part in decomposition.parts
+    ]
+    *four, means = rows
+    total = sum(part.trace for part in decomposition.parts[:-1])
+    share = sum(part.share for part in decomposition.parts[:-1])
+    whole = [f"the four: G to {decomposition.residual:.1e}", "", f"{total:.4g}", _share(share), ""]
+    return [head, *four, whole, ["all but within class", *means[1:]]]
+
+
 def _verdicts(split: SplitAttribution) -> Table:
-    rows = [["feature", "said cause", "removed", "by projection", "nulls", "untrained", "verdict"]]
+    rows = [["feature", "said cause", "removed", "by projection", "nulls", "as built", "verdict"]]
     for finding in split.findings:
         claim = CLAIMS[finding.claim]
         nulls = "; ".join(
@@ -138,7 +157,7 @@ def _verdicts(split: SplitAttribution) -> Table:
             [
                 claim.feature,
                 claim.cause,
-                _share(finding.removed),
+                removed(finding),
                 _share(finding.by_projection),
                 nulls,
                 _share(finding.untrained),

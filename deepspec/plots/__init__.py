@@ -5,7 +5,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from deepspec.attribution import Attribution, SplitAttribution
-from deepspec.plots.means_map import means_map
+from deepspec.plots.means_map import FEWEST_POINTS, means_map
 from deepspec.plots.outliers import parts_chart, scree, verdict_chart
 from deepspec.plots.spectra import hessian_and_its_summands, log_spectrum_of_g
 
@@ -29,11 +29,14 @@ OF_SPLIT: dict[str, Callable[[SplitAttribution], Figure]] = {
 
 
 def figures(attribution: Attribution) -> dict[str, Figure]:
-    """Every figure, by the name of its file: ``<split>-<what>``."""
+    """Every figure, by the name of its file: ``<split>-<what>``.
+
+    No map of fewer than 20 means: t-SNE places so few anywhere.
+    """
     found = {}
     for name, split in attribution.splits.items():
         for what, draw in OF_SPLIT.items():
             found[f"{name}-{what}"] = draw(split)
-        if split.means is not None and len(split.means.cells) > 3:
+        if split.means is not None and len(split.means.cells) >= FEWEST_POINTS:
             found[f"{name}-means-map"] = means_map(split.means, attribution.settings.seed)
     return found

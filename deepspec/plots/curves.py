@@ -48,6 +48,8 @@ def spread(
 ) -> Float[np.ndarray, " b"]:
     """Counts per bin, each node's count even between the midpoints to its neighbours.
 
+    The outermost reach no further out than themselves: a PSD matrix has nothing below zero.
+
     >>> spread(np.array([1.0, 3.0]), np.array([2.0, 2.0]), np.array([0.0, 2.0, 4.0]))
     array([2., 2.])
     """
@@ -58,8 +60,7 @@ def spread(
     if len(nodes) == 1:
         return np.histogram(nodes, edges, weights=counts)[0]
     middle = (nodes[1:] + nodes[:-1]) / 2
-    left = np.concatenate([[2 * nodes[0] - middle[0]], middle])
-    right = np.concatenate([middle, [2 * nodes[-1] - middle[-1]]])
+    left, right = np.append(nodes[0], middle), np.append(middle, nodes[-1])
     least = 1e-9 * (edges[-1] - edges[0])
     cumulative = (
         np.clip((edges[:, None] - left) / np.maximum(right - left, least), 0.0, 1.0) @ counts

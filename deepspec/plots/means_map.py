@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -10,9 +12,10 @@ from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
 
 from deepspec.attribution import MeansMap
-from deepspec.plots.style import MARKERS, PALETTE, new_figure, styled
+from deepspec.plots.style import GREY, MARKERS, PALETTE, new_figure, styled
 
 MOST_CLASSES = 10
+FEWEST_POINTS = 20
 
 
 def distances(means: MeansMap) -> tuple[list[tuple[int, int]], Float[np.ndarray, "r r"]]:
@@ -66,38 +69,24 @@ def embed(table: Float[np.ndarray, "r r"], seed: int = 0) -> Float[np.ndarray, "
 
 @styled
 def means_map(means: MeansMap, seed: int = 0) -> Figure:
-    """The same map twice: coloured by class c, and by cross-class c'."""
+    """The same map twice: coloured by class c, with the class means, and by cross-class c'."""
     names, table = distances(means)
     points = embed(table, seed)
     figure, axes = new_figure(1, 2, 3.9)
     classes = sorted({c for c, _ in names})
     for panel, which in zip(axes[0], (0, 1), strict=True):
         for (c, other), (x, y) in zip(names, points, strict=True):
-            if other == -1:
-                continue
+            if other == -1 and which == 1:
+                continue  # a class mean has no cross-class
             index = classes.index((c, other)[which])
-            own = c == other
-            panel.plot(
-                x,
-                y,
-                MARKERS[index % len(MARKERS)],
-                color="white" if own else PALETTE[index % len(PALETTE)],
-                mec=PALETTE[index % len(PALETTE)],
-                ms=5.5,
-                mew=1.0 if own else 0.3,
-            )
-        for (c, other), (x, y) in zip(names, points, strict=True):
-            if other == -1:
-                panel.text(
-                    x,
-                    y,
-                    str(c),
-                    fontsize=11,
-                    fontweight="bold",
-                    ha="center",
-                    va="center",
-                    bbox={"boxstyle": "circle,pad=0.25", "fc": "white", "ec": "black", "lw": 0.8},
-                )
+            marker, colour = MARKERS[index % len(MARKERS)], PALETTE[index % len(PALETTE)]
+            face, edge, width = colour, "white", 0.3
+            if c == other:
+                face, edge, width = "white", colour, 1.0
+            elif other == -1:
+                face, edge, width = colour, "black", 1.2
+            size = 9.0 if other == -1 else 5.5
+            panel.plot(x, y, marker, color=face, mec=edge, mew=width, ms=size)
         panel.set_xticks([])
         panel.set_yticks([])
         panel.set_xlabel("t-SNE, first coordinate")
@@ -108,8 +97,10 @@ def means_map(means: MeansMap, seed: int = 0) -> Figure:
         Line2D([], [], ls="", marker=MARKERS[i % 10], color=PALETTE[i % 10], label=str(c))
         for i, c in enumerate(classes)
     ]
-    handles.append(Line2D([], [], ls="", marker="o", color="white", mec="black", label="c = c'"))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.1
-    )
+    for face, size, label in (("white", 5.5, "c = c'"), (GREY, 9.0, "mean of class c")):
+        handles.append(
+            Line2D([], [], ls="", marker="o", color=face, mec="black", ms=size, label=label)
+        )
+    columns = math.ceil(len(handles) / 2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handletextpad=0.1)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +14,8 @@ from deepspec.plots.curves import linear_histogram, log_histogram
 from deepspec.plots.style import GREY, PARTS, grey_grid, new_figure, styled
 
 BINS = 90
+LINEAR_BINS = 120
+MOST_ENLARGED = 0.6
 FLOOR = 0.05
 REMOVED = {
     "G − G_class": "between_class",
@@ -54,15 +58,6 @@ def log_spectrum_of_g(split: SplitAttribution) -> Figure:
         grey_grid(panel)
     limits = axes[0][0].get_ylim()
     axes[0][0].set_ylim(FLOOR, max(30.0, limits[1]))
-    axes[0][0].annotate(
-        "edge of\nthe bulk",
-        (split.edge, 0.55 * axes[0][0].get_ylim()[1]),
-        ha="right",
-        va="top",
-        fontsize=8,
-        xytext=(-4, 0),
-        textcoords="offset points",
-    )
     axes[2][0].set_ylabel("eigenvalues per bin (sticks: the top C, one each)")
     axes[-1][0].set_xlabel("eigenvalue λ")
     handles = [
@@ -74,8 +69,9 @@ def log_spectrum_of_g(split: SplitAttribution) -> Figure:
         Line2D([], [], color="#C9D3DA", lw=7, label="what is left"),
         Line2D([], [], color="black", marker="|", ls="", mew=1.4, ms=9, label="its top C"),
         Line2D([], [], color="white", mec=GREY, marker="v", ls="", label="top C of G"),
+        Line2D([], [], color="black", lw=0.8, ls=(0, (4, 3)), label="edge of the bulk"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -104,26 +100,35 @@ def _coloured(panel: Axes, spectrum: Spectrum, low: float, high: float) -> None:
     _outline(panel, (centres, total), "black")
     names = list(PARTS)
     shares = np.stack([spectrum.top_causes[part].numpy() for part in names])
-    for value, main in zip(spectrum.top.tolist(), shares.argmax(axis=0), strict=True):
-        look = PARTS[names[main]]
-        panel.vlines(value, floor, 1.6, color=look.colour, lw=1.4)
-        panel.plot(value, 2.6, look.marker, color=look.colour, ms=5, mec="white", mew=0.4)
+    # Neighbours at different heights: their markers are wider than the gaps between them.
+    for place, (value, main) in enumerate(
+        zip(spectrum.top.tolist(), shares.argmax(axis=0), strict=True)
+    ):
+        look, tip = PARTS[names[main]], (2.5, 5.0, 10.0)[place % 3]
+        panel.vlines(value, floor, tip, color=look.colour, lw=1.0)
+        panel.plot(value, tip, look.marker, color=look.colour, ms=5, mec="white", mew=0.5)
 
 
 @styled
 def hessian_and_its_summands(split: SplitAttribution) -> Figure:
-    """Hess, G and E: outliers as ticks, densities on a log axis; the bulk enlarged beside."""
+    """Hess, G and E: outliers as ticks, densities on a log axis; the bulk enlarged beside.
+
+    The bulk is as wide as E; where that is most of the axis, there is nothing to enlarge.
+    """
     spectra = split.hessian_spectra
     tops = [float(s.top.max()) for s in spectra]
     lows = [float(s.nodes.min()) for s in spectra if len(s.nodes)]
     high, low = 1.08 * max(tops), 1.15 * min([*lows, -0.02 * max(tops)])
     of_e = next(s for s in spectra if s.operator == "E")
     extremes = [float(of_e.top.abs().max()), *of_e.nodes.abs().tolist(), 0.02 * split.edge]
-    zoom = min(2.5 * max(extremes), max(tops))
-    figure, axes = new_figure(3, 2, 6.0, sharey=True, width_ratios=(3, 2))
+    zoom = 1.1 * max(extremes)
+    ranges = [_with_an_edge_at_zero(low, high)]
+    if 2 * zoom <= MOST_ENLARGED * (high - low):
+        ranges.append((-zoom, zoom))
+    figure, axes = new_figure(3, len(ranges), 6.0, sharey=True, width_ratios=(3, 2)[: len(ranges)])
     for place, spectrum in enumerate(spectra):
-        for panel, left, right in ((axes[place][0], low, high), (axes[place][1], -zoom, zoom)):
-            centres, counts = linear_histogram(spectrum, left, right, 120)
+        for panel, (left, right) in zip(axes[place], ranges, strict=True):
+            centres, counts = linear_histogram(spectrum, left, right, LINEAR_BINS)
             panel.fill_between(centres, FLOOR, counts, step="mid", color="#56B4E9", lw=0)
             _outline(panel, (centres, counts), "#0072B2")
             shown = spectrum.top[(spectrum.top >= left) & (spectrum.top <= right)]
@@ -133,12 +138,20 @@ def hessian_and_its_summands(split: SplitAttribution) -> Figure:
             panel.set_xlim(left, right)
             grey_grid(panel)
         axes[place][0].set_title(TITLES[spectrum.operator])
-    axes[0][1].set_title("the bulk, enlarged")
     axes[0][0].set_ylim(bottom=FLOOR)
     axes[1][0].set_ylabel("eigenvalues per bin (triangles: the top C, one each)")
-    for panel in axes[-1]:
-        panel.set_xlabel("eigenvalue λ")
+    for panel, (left, right) in zip(axes[-1], ranges, strict=True):
+        panel.set_xlabel(f"eigenvalue λ (bins of {(right - left) / LINEAR_BINS:.2g})")
+    if len(ranges) > 1:
+        axes[0][1].set_title("the bulk, enlarged; narrower bins")
     return figure
+
+
+def _with_an_edge_at_zero(low: float, high: float) -> tuple[float, float]:
+    """So that no bin of a PSD matrix reaches below zero."""
+    width = (high - low) / (LINEAR_BINS - 1)
+    first = math.floor(low / width) * width
+    return first, first + LINEAR_BINS * width
 
 
 TITLES = {

@@ -16,7 +16,6 @@ Arguments = ParamSpec("Arguments")
 
 WIDTH = 7.2
 GREY = "#555555"
-LIGHT = "#BBBBBB"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,6 @@ PARTS = {
     "within_class": Look("#0072B2", "o", "-.", "scatter within classes", "..."),
     "own_class": Look("#CC79A7", "D", ":", "own-class means", "xxx"),
 }
-WHOLE = Look("#000000", "x", "-", "G")
 PALETTE = (
     "#0072B2",
     "#D55E00",

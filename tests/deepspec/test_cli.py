@@ -1,6 +1,7 @@
 """The shell commands: one job, its folder, and errors in one line."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from deepspec.attribution import Attribution
+from deepspec.attribution import attribute as attribution_of
 from deepspec.cli import app
+from deepspec.report import write_report
+from tests.deepspec.attribution import planted
 
 RUNNER = CliRunner()
 NET = """
@@ -20,6 +24,9 @@ def data():
     return torch.randn(30, 4, generator=generator), torch.arange(30) % 3
 def number():
     return 3
+def terminated():
+    import signal
+    signal.raise_signal(signal.SIGTERM)
 def shuffled():
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), shuffle=True)
 """
@@ -30,6 +37,11 @@ def net(tmp_path: Path) -> Path:
     path = tmp_path / "mynet.py"
     path.write_text(NET)
     return path
+
+
+@pytest.fixture(scope="module")
+def found() -> Attribution:
+    return attribution_of(planted.problem(*planted.class_means([12] * 3, 6.0, size=30)), draws=2)
 
 
 def attribute(net: Path, *arguments: str) -> tuple[int, str, str]:
@@ -62,6 +74,17 @@ def test_a_users_own_net_from_a_file(net: Path) -> None:
     assert (net.parent / "again" / "report.html").exists()
 
 
+def test_the_seed_governs_what_the_users_functions_draw(net: Path) -> None:
+    """The net is drawn from the global generator, as torch.nn's layers are by default."""
+    found = []
+    for seed in ("3", "3", "4"):
+        out = str(net.parent / f"run-{len(found)}")
+        code, stdout, stderr = attribute(net, "--out", out, "--seed", seed, "--json")
+        assert code == 0, stderr
+        found.append(json.loads(stdout)["splits"]["train"]["loss"])
+    assert found[0] == found[1] != found[2]
+
+
 def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
     out = net.parent / "run"
     out.mkdir()
@@ -86,6 +109,9 @@ def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
         ("--weights", "nowhere.pt", "weights at nowhere.pt"),
         ("--memory-budget", "-1", "memory_budget"),
         ("--batch-size", "0", "batch_size"),
+        ("--per-class", "5", "expected no --per-class, got 5"),
+        ("--epochs", "60", "expected no --epochs, got 60"),
+        ("--learning-rate", "0.1", "expected no --learning-rate"),
     ],
 )
 def test_errors_are_one_line_and_nothing_is_written(
@@ -97,6 +123,51 @@ def test_errors_are_one_line_and_nothing_is_written(
     assert words in stderr
     assert "Traceback" not in stderr + stdout
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--test-data", "x"], 1, "expected no --test-data, got x"),
+        (["--epochs", "5", "--weights", "w.pt"], 1, "expected no --epochs"),
+        (["--per-class", "0"], 2, "equal to 1"),
+    ],
+)
+def test_options_that_the_digits_have_no_use_for_are_refused(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    result = RUNNER.invoke(app, ["attribute", "--out", str(tmp_path / "run"), *arguments])
+    assert result.exit_code == code
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize("inside", ["afile", "/proc"])
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(net: Path, inside: str) -> None:
+    (net.parent / "afile").write_text("mine")
+    out = net.parent / inside / "run"
+    code, _, stderr = attribute(net, "--out", str(out), "--model", f"{net}:nothing")
+    assert code == 1
+    assert "cannot be written" in stderr
+    assert "choose another place" in stderr
+
+
+def test_terminated_it_leaves_nothing_behind(net: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, _ = attribute(net, "--out", str(net.parent / "run"), "--model", f"{net}:terminated")
+    assert code == 128 + signal.SIGTERM
+    assert {path.name for path in net.parent.iterdir()} <= {"mynet.py", "__pycache__"}
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_report_drawn_again_keeps_what_was_said_of_the_run(
+    found: Attribution, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    write_report(found, run, extra={"configuration": {"seed": 3}, "seconds": {"preparing": 1.5}})
+    before = json.loads((run / "manifest.json").read_text())
+    result = RUNNER.invoke(app, ["report", str(run), "--out", str(run), "--overwrite"])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((run / "manifest.json").read_text()) == before
 
 
 def test_a_folder_without_an_attribution_is_refused(tmp_path: Path) -> None:

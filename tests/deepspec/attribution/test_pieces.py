@@ -141,6 +141,20 @@ def test_hessian_knockouts_against_dense() -> None:
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-8)
 
 
+def test_small_hessians_have_exact_spectra() -> None:
+    """One probe's weights told 36 negative eigenvalues where there were 16."""
+    model, features, labels = CASES[0].build()
+    problem = deepspec.Problem(model, (features, labels))
+    side = hessian_side(measure(problem, Settings(draws=2, steps=5)), 0.0)
+    H, G = oracles.hessian(model, features, labels), oracles.gauss_newton(model, features)
+    for spectrum, matrix in zip(side.spectra, (H, G, H - G), strict=True):
+        assert spectrum.method == "exact"
+        found = torch.cat([spectrum.top, spectrum.nodes])
+        expected = torch.linalg.eigvalsh(matrix).flip(0)
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-6)
+        assert spectrum.products == len(matrix)
+
+
 @pytest.mark.parametrize("convention", ["jmlr2020", "icml2019"])
 @pytest.mark.parametrize("complete", [True, False])
 def test_summaries_of_parts(

@@ -1,6 +1,7 @@
 """Results on disk, the report, and inputs that cannot be right."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,13 +61,54 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="something else"):
         found.save(folder, overwrite=True)
     (folder / "manifest.json").write_text("{}")
-    with pytest.raises(ZeroDivisionError), new_folder(folder, overwrite=True):
-        raise ZeroDivisionError
+    for place in (folder, tmp_path / "not" / "there"):
+        with pytest.raises(ZeroDivisionError), new_folder(place, overwrite=True):
+            raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert (folder / "precious").read_text() == "mine"
     found.save(folder, overwrite=True)
     assert not (folder / "precious").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_is_interrupted_while_it_is_replaced_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+
+    def stopped(source: Path, target: Path) -> None:
+        if target == folder and not str(source).endswith(".old"):
+            raise SystemExit(143)
+        Path(source).rename(target)
+
+    monkeypatch.setattr("deepspec.attribution.storage.os.replace", stopped)
+    with pytest.raises(SystemExit), new_folder(folder, overwrite=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (folder / "manifest.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "place", [("sha256",), ("attribution",), ("attribution", "splits", "train", "trace"), ("new",)]
+)
+def test_another_versions_manifest_is_refused(
+    found: Attribution, tmp_path: Path, place: tuple[str, ...]
+) -> None:
+    found.save(tmp_path / "run")
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    entry = manifest
+    for name in place[:-1]:
+        entry = entry[name]
+    if place == ("new",):
+        manifest["attribution"]["new"] = 1
+    else:
+        del entry[place[-1]]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="written by another version or is damaged"):
+        Attribution.load(tmp_path / "run")
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
@@ -95,13 +137,39 @@ def test_every_axis_says_what_it_shows(found: Attribution) -> None:
     assert set(drawn) == {
         f"{split}-{what}"
         for split in ("train", "test")
-        for what in ("verdicts", "log-spectrum", "parts", "hessian", "scree", "means-map")
+        for what in ("verdicts", "log-spectrum", "parts", "hessian", "scree")
     }
     for name, figure in drawn.items():
         labels = [axes.get_xlabel() for axes in figure.axes] + [
             axes.get_ylabel() for axes in figure.axes
         ]
         assert any(labels), name
+
+
+def test_one_sample_is_drawn_and_told() -> None:
+    """All its eigenvalues are top ones: there is no other for a part to have a share in."""
+    directions, labels = planted.class_means([1, 0, 0], 6.0, size=30)
+    alone = attribute(planted.problem(directions, labels), draws=2, exact_up_to=0)
+    assert set(alone.train.spectrum("G").causes) == set(alone.train.spectrum("G").top_causes)
+    assert "train-log-spectrum" in figures(alone)
+    assert "nothing scatters within classes" in alone.summary()
+    assert "come from the class means" in alone.summary()
+    for words in ("nan", "Averages", "clear of the bulk"):
+        assert words not in alone.summary()
+
+
+def test_an_absent_feature_and_a_single_outlier_are_told_as_such(found: Attribution) -> None:
+    finding = replace(found.train.finding("bulk"), present=False, answer="not decided")
+    one = replace(
+        found.train,
+        top=torch.tensor([9.0, 1.0]),
+        edge=1.0,
+        findings=(finding, *found.train.findings[1:2]),
+    )
+    two_classes = replace(found, splits={"train": one}, num_classes=2).summary()
+    assert "1 eigenvalue of G stands clear of the bulk (C = 2); it " in two_classes
+    assert "scatter within classes (no such feature)" in two_classes
+    assert "predict the top eigenvalue to within" in two_classes
 
 
 def test_distances_are_those_of_the_vectors(found: Attribution) -> None:
