@@ -32,6 +32,25 @@ def _grid(low: float, high: float, step: float) -> Float[np.ndarray, " m"]:
     return low + step * np.arange(int((high - low) / step) + 2)
 
 
+def check_integrable(snr: float) -> None:
+    """That the integrals over the Bayes classifier can be computed at this SNR.
+
+    Raises
+    ------
+    ValueError
+        If the SNR is not from 0 to 64.
+
+    Examples
+    --------
+    >>> check_integrable(64.0)
+    """
+    if not 0 <= snr <= LARGEST_SNR:
+        raise ValueError(
+            f"integrals over the Bayes classifier take an SNR from 0 to {LARGEST_SNR:g}, got "
+            f"{snr:g}; beyond that the error rate is below 1e-400 and the FIM is zero"
+        )
+
+
 @lru_cache(maxsize=16)
 def _coordinate_integrals(snr: float) -> Float[np.ndarray, "2 2 3 V"]:
     """∫ φ(x - μ) xⁿ κ(t x - v) dx on the grid of v; axes: κ ∈ (h, g), μ ∈ (0, t), n ∈ (0, 1, 2)."""
@@ -92,11 +111,7 @@ def softmax_moment(
     >>> round(softmax_moment(4, 0.0, (1, 1), 0, 2), 12)
     0.25
     """
-    if not 0 <= snr <= LARGEST_SNR:
-        raise ValueError(
-            f"integrals over the Bayes classifier take an SNR from 0 to {LARGEST_SNR:g}, got {snr:g}; "
-            "beyond that the error rate is below 1e-400 and the FIM is zero: lower the SNR"
-        )
+    check_integrable(snr)
     powers = Counter(coordinates)
     if powers and max(powers.values()) > 2:
         raise ValueError(
