@@ -33,6 +33,7 @@ from ccm import (
 )
 from ccm.journal import Journal, write_atomically
 from ccm.simulation import check_memory
+from ccm.sweep import UNIT_COLUMNS
 
 SMALL = {"dim": 6, "num_classes": 3, "snrs": [1.0, 2.0], "per_class": 40, "replicates": 2}
 
@@ -282,6 +283,55 @@ def test_a_resume_file_of_another_configuration_names_the_difference(tmp_path: P
         snr_sweep(**SMALL, resume=resume)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("units", [], "not a file to resume from"),
+        ("units", None, "not a file to resume from"),
+        ("configuration", "x", "not a file to resume from"),
+        ("configuration", None, "not a file to resume from"),
+        ("units", {"0/0": 5}, "damaged: unit '0/0' does not hold the 22 numbers"),
+        ("units", {"0/0": {}}, "damaged: unit '0/0'"),
+        ("units", {"0/0": None}, "damaged: unit '0/0'"),
+        ("units", {"0/0": dict.fromkeys(UNIT_COLUMNS, "1")}, "damaged: unit '0/0'"),
+        ("units", {"0/0": dict.fromkeys([*UNIT_COLUMNS, "x"], 1.0)}, "damaged: unit '0/0'"),
+    ],
+)
+def test_a_damaged_resume_file_is_refused_before_any_work(
+    part: str, value: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume = tmp_path / "resume"
+    snr_sweep(**SMALL, resume=resume)
+    content = json.loads(resume.read_text())
+    resume.write_text(json.dumps({**content, part: value}))
+    monkeypatch.setattr("ccm.sweep.simulate", None)  # any call fails
+    with pytest.raises(ResumeError, match=message):
+        snr_sweep(**SMALL, resume=resume)
+
+
+def test_numpy_numbers_are_plain_in_the_resume_file(tmp_path: Path) -> None:
+    resume = tmp_path / "resume"
+    arguments = {**SMALL, "alpha": 0.25, "seed": 3, "weight_decay": 0.5}
+    plain = snr_sweep(**arguments).to_csv()
+    for name in ("dim", "num_classes", "per_class", "replicates", "seed"):
+        arguments[name] = np.int64(arguments[name])
+    for name in ("alpha", "weight_decay"):
+        arguments[name] = np.float32(arguments[name])
+    arguments["snrs"] = np.array(SMALL["snrs"])
+    assert snr_sweep(**arguments, resume=resume).to_csv() == plain
+    assert json.loads(resume.read_text())["configuration"]["seed"] == 3
+
+
+def test_a_sweep_at_huge_snr_has_ratios_above_zero_or_none() -> None:
+    """Samples are certain: what is left of the FIM is 1e-28, and its bulk less than rounding."""
+    table = snr_sweep(5, 3, [10.0, 12.0], per_class=30, replicates=2)
+    for name in table.columns:
+        if name.startswith(("level3_", "sampled_bayes_")):
+            values = table.column(name)
+            assert ((values >= 0) | np.isnan(values)).all(), name
+    assert (table.column("level3_outliers_over_bulk") > 1).all()
+
+
 def test_a_failing_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,8 +349,8 @@ def test_a_failing_write_leaves_the_old_file(
 
 def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
     value = 0.1 + 0.2
-    Journal(tmp_path / "j", {"a": (1,)}).record("u", {"x": value, "y": math.nan})
-    found = Journal(tmp_path / "j", {"a": [1]}).get("u")
+    Journal(tmp_path / "j", {"a": (1,)}, ["x", "y"]).record("u", {"x": value, "y": math.nan})
+    found = Journal(tmp_path / "j", {"a": [1]}, ["x", "y"]).get("u")
     assert found is not None
     assert found["x"] == value
     assert math.isnan(found["y"])
@@ -311,6 +361,12 @@ def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
     [
         ({"snrs": []}, ValueError, "at least one SNR"),
         ({"snrs": [-1.0]}, ValueError, "snr must be finite"),
+        ({"snrs": [1.0, 70.0]}, ValueError, "SNR from 0 to 64, got 70"),
+        ({"snrs": [1.0, 1.0]}, ValueError, "SNRs must ascend"),
+        ({"snrs": [2.0, 1.0]}, ValueError, "SNRs must ascend"),
+        ({"snrs": ["1"]}, TypeError, "snr must be a number"),
+        ({"alpha": True}, TypeError, "alpha must be a number"),
+        ({"weight_decay": "a"}, TypeError, "weight_decay must be a number"),
         ({"dim": 2}, ValueError, "dim must be at least"),
         ({"alpha": "best"}, ValueError, "'bayes' or 'measured', got 'best'"),
         ({"alpha": 0.9}, ValueError, "from 0 to 1 - 1/C"),
@@ -321,7 +377,10 @@ def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
         ({"per_class": 1.5}, TypeError, "per_class must be an integer"),
     ],
 )
-def test_bad_sweeps(change: dict, error: type[Exception], message: str) -> None:
+def test_bad_sweeps(
+    change: dict, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccm.sweep.simulate", None)  # refused before any work
     with pytest.raises(error, match=message):
         snr_sweep(**{**SMALL, **change})
 
