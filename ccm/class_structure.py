@@ -24,7 +24,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from ccm.fisher import Kernel, LogitSpaceOperator, as_design, as_probabilities
+from ccm.fisher import (
+    Kernel,
+    LogitSpaceOperator,
+    as_design,
+    as_probabilities,
+    relative_logits,
+)
 
 
 def as_labels(y: object, samples: int, num_classes: int) -> Int[np.ndarray, " n"]:
@@ -127,6 +133,7 @@ def class_structure(
         """The operator whose coefficients a (n, C, k) are a linear function of d."""
 
         def kernel(u: Float[np.ndarray, "n C k"]) -> Float[np.ndarray, "n C k"]:
+            u = relative_logits(u, p)
             d = (p[:, :, None] * u).sum(axis=1, keepdims=True) - u
             a = coefficient(d)
             return p[:, :, None] * a.sum(axis=1, keepdims=True) - a

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from ccm.terminal import (
     PerClass,
     Seed,
     Snr,
+    print_json,
     reported_errors,
     show,
 )
@@ -54,7 +54,7 @@ def show_spectrum(
 ) -> None:
     """A spectrum as a table, or all of it as JSON."""
     if as_json:
-        typer.echo(json.dumps({**facts, "trace": spectrum.trace, "levels": spectrum.records()}))
+        print_json({**facts, "trace": spectrum.trace, "levels": spectrum.records()})
         return
     rows = [[lv.label, f"{lv.value:.9g}", str(lv.multiplicity)] for lv in spectrum.levels]
     total = f"trace {spectrum.trace:.9g}, {spectrum.size} eigenvalues"
@@ -124,7 +124,7 @@ def law(
             facts["alpha"] = result.alpha
             facts |= {"per_class": per_class, "delta": result.delta, "bulk_edges": edges}
             facts |= {"atom_at_zero": result.atom_at_zero, "groups": groups}
-            typer.echo(json.dumps(facts))
+            print_json(facts)
             return
         rows = [
             [
@@ -154,7 +154,7 @@ def bayes(
     figure: FigureFile = None,
     as_json: Json = False,
 ) -> None:
-    """Level 3: the exact population spectrum at the Bayes classifier.
+    """Level 3: the exact population spectrum at the Bayes classifier, up to SNR 64.
 
     With --figure, levels 1 and 3 are drawn side by side from SNR 0 to the one given.
 
@@ -189,18 +189,20 @@ def simulate(
 ) -> None:
     """Level 4: sample, fit a classifier, and show its FIM's groups beside levels 1 and 3.
 
+    Level 3 takes an SNR up to 64.
+
     Example: ccm simulate --dim 50 --classes 5 --snr 2 --per-class 1000
     """
     with reported_errors():
         model = CanonicalClassificationModel(dim, classes, snr)
+        level_3 = spectrum_group_means(bayes_spectrum(model), model, classes - 1)
         result = simulate_once(model, per_class, seed, alpha, weight_decay)
         if as_json:
             facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
             facts |= {"per_class": per_class, "weight_decay": weight_decay, "seed": seed}
-            typer.echo(json.dumps(_without_nan({**facts, **asdict(result)})))
+            print_json({**facts, **asdict(result)})
             return
         level_1 = spectrum_group_means(symmetric_spectrum(model, result.alpha), model, classes)
-        level_3 = spectrum_group_means(bayes_spectrum(model), model, classes - 1)
         order = (level_1, result.symmetric, level_3, result.bayes, result.fitted)
         rows = []
         for label in ("outliers", "mini-bulk", "bulk"):
@@ -216,12 +218,6 @@ def simulate(
                 f"error {model.bayes_error():.4g}"
             ],
         )
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 app.command()(sweep)

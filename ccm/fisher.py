@@ -6,6 +6,11 @@ For logits f = W x the derivative by θ = vec(W) (by columns) is x ⊗ I, so
 
 and G v needs only logit-sized arrays: with V the (D, C) array of v, u = X V, then
 r_i = p_i ∘ u_i - p_i ⟨p_i, u_i⟩ and G v = Xᵀ r / n. Index (d, c) of θ is d·C + c.
+
+Where a sample is nearly certain of its class m, G is of the size of 1 - p_m, which the number
+p_m no longer holds. So 1 - p_m is summed from the other probabilities (:func:`complements`), and
+logits are taken relative to class m (:func:`relative_logits`), which changes no product, since
+U_i 1 = 0.
 """
 
 from __future__ import annotations
@@ -72,6 +77,35 @@ def as_probabilities(probabilities: object, samples: int) -> Float[np.ndarray, "
     return array
 
 
+def complements(p: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
+    """1 - p, where p is the largest of its row as the sum of the others: no digit is lost.
+
+    Examples
+    --------
+    >>> complements(np.array([[1.0, 1e-30]]))
+    array([[1.e-30, 1.e+00]])
+    """
+    top = p.argmax(axis=1)[:, None]
+    others = p.copy()
+    np.put_along_axis(others, top, 0.0, axis=1)
+    result = 1 - p
+    np.put_along_axis(result, top, others.sum(axis=1, keepdims=True), axis=1)
+    return result
+
+
+def relative_logits(
+    u: Float[np.ndarray, "n C k"], p: Float[np.ndarray, "n C"]
+) -> Float[np.ndarray, "n C k"]:
+    """Logits less those of each sample's most probable class, so that ⟨p, u⟩ keeps its digits.
+
+    Examples
+    --------
+    >>> relative_logits(np.array([[[3.0], [5.0]]]), np.array([[0.9, 0.1]])).ravel()
+    array([0., 2.])
+    """
+    return u - np.take_along_axis(u, p.argmax(axis=1)[:, None, None], axis=1)
+
+
 class LogitSpaceOperator(LinearOperator):
     """JᵀKJ with J_i = x_iᵀ ⊗ I: a symmetric (DC, DC) operator with a kernel K in logit space.
 
@@ -127,11 +161,11 @@ def fim_operator(
     array([ 1., -1.])
     """
     X = as_design(X)
-    p = as_probabilities(probabilities, len(X))[:, :, None]
+    p = as_probabilities(probabilities, len(X))
 
     def kernel(u: Float[np.ndarray, "n C k"]) -> Float[np.ndarray, "n C k"]:
-        pu = p * u
-        return (pu - p * pu.sum(axis=1, keepdims=True)) / len(X)
+        pu = p[:, :, None] * relative_logits(u, p)
+        return (pu - p[:, :, None] * pu.sum(axis=1, keepdims=True)) / len(X)
 
     return LogitSpaceOperator(X, p.shape[1], kernel)
 
@@ -157,10 +191,11 @@ def empirical_fim(
     X = as_design(X)
     p = as_probabilities(probabilities, len(X))
     D, C = X.shape[1], p.shape[1]
+    without = complements(p)
     fim = np.empty((D, C, D, C))
     for a in range(C):
         for b in range(a, C):
-            weight = p[:, a] * ((a == b) - p[:, b]) / len(X)
+            weight = p[:, a] * (without[:, a] if a == b else -p[:, b]) / len(X)
             block = (X * weight[:, None]).T @ X
             fim[:, a, :, b] = block
             fim[:, b, :, a] = block
@@ -182,4 +217,4 @@ def fim_trace(X: Float[np.ndarray, "n D"], probabilities: Float[np.ndarray, "n C
     """
     X = as_design(X)
     p = as_probabilities(probabilities, len(X))
-    return float(np.mean((X**2).sum(axis=1) * (1 - (p**2).sum(axis=1))))
+    return float(np.mean((X**2).sum(axis=1) * (p * complements(p)).sum(axis=1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +52,28 @@ class Journal:
         The file; made with the first unit, read if it exists. None keeps the units in memory.
     configuration
         What the units depend on; JSON values.
+    columns
+        The names of every unit's numbers.
 
     Raises
     ------
     ResumeError
-        If the file is not a journal, or its configuration differs: the message names where.
+        If the file is not a journal, a unit in it has other columns or values that are no
+        numbers, or its configuration differs: the message names where.
 
     Examples
     --------
-    >>> journal = Journal(None, {"seed": 0})
+    >>> journal = Journal(None, {"seed": 0}, {"value"})
     >>> journal.record("0", {"value": 1.5})
     >>> journal.get("0")
     {'value': 1.5}
     """
 
-    def __init__(self, path: Path | None, configuration: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path | None, configuration: Mapping[str, Any], columns: Collection[str]
+    ) -> None:
         self.path = path
+        self.columns = frozenset(columns)
         self.configuration = json.loads(json.dumps(configuration))
         self._units: dict[str, dict[str, float]] = {}
         if path is not None and path.exists():
@@ -90,6 +96,8 @@ class Journal:
             found, units = content["configuration"], content["units"]
         except (ValueError, KeyError, TypeError) as error:
             raise ResumeError(f"{path} is not a file to resume from; delete or move it") from error
+        if not (isinstance(found, dict) and isinstance(units, dict)):
+            raise ResumeError(f"{path} is not a file to resume from; delete or move it")
         keys = sorted({*found, *self.configuration})
         different = [
             f"{key} was {found.get(key)!r} and is now {self.configuration.get(key)!r}"
@@ -101,4 +109,17 @@ class Journal:
                 f"{path} was made with another configuration: {'; '.join(different)}. Use the old "
                 "settings to resume, or another output, or delete the file to start again"
             )
+        for key, unit in units.items():
+            if not self._is_unit(unit):
+                raise ResumeError(
+                    f"{path} is damaged: unit {key!r} does not hold the {len(self.columns)} "
+                    "numbers of a finished one; delete that unit, or the file to start again"
+                )
         return units
+
+    def _is_unit(self, unit: object) -> bool:
+        return (
+            isinstance(unit, dict)
+            and unit.keys() == self.columns
+            and all(type(value) in (int, float) for value in unit.values())
+        )

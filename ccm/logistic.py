@@ -22,7 +22,7 @@ from scipy.special import log_softmax, softmax
 
 from ccm.class_structure import as_labels
 from ccm.fisher import as_design, fim_operator
-from ccm.model import as_count
+from ccm.model import as_count, as_real
 
 
 class SeparableDataError(ValueError):
@@ -36,6 +36,27 @@ class ConvergenceError(RuntimeError):
 GRADIENT_TOLERANCE = 1e-10  # largest entry, X in units of its root mean square
 ROUNDING = 1e-13  # length of a gradient that is nothing but rounding
 REMEDY = "pass weight_decay > 0 (1e-4, say), or more samples"
+
+
+def as_weight_decay(value: float) -> float:
+    """η as a float, checked.
+
+    Raises
+    ------
+    TypeError
+        If it is not a number.
+    ValueError
+        If it is negative or not finite.
+
+    Examples
+    --------
+    >>> as_weight_decay(0)
+    0.0
+    """
+    weight_decay = as_real(value, "weight_decay")
+    if not (np.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")
+    return weight_decay
 
 
 @dataclass(frozen=True)
@@ -127,8 +148,7 @@ def fit_logistic(
     C = max(2, largest + 1) if num_classes is None else as_count(num_classes, "num_classes", 2)
     max_iterations = as_count(max_iterations, "max_iterations", 1)
     labels = as_labels(y, len(X), C)
-    if not (np.isfinite(weight_decay) and weight_decay >= 0):
-        raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")
+    weight_decay = as_weight_decay(weight_decay)
     counts = np.bincount(labels, minlength=C)
     if weight_decay == 0 and (counts == 0).any():
         raise SeparableDataError(
@@ -204,7 +224,7 @@ def fit_logistic(
         )
     return LogisticFit(
         weights=theta.reshape(D, C).T / scale,
-        weight_decay=float(weight_decay),
+        weight_decay=weight_decay,
         loss=float(value - decay / 2 * theta @ theta),
         gradient=gradient,
         newton_step=newton_step,

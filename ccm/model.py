@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from dataclasses import dataclass
 
@@ -34,6 +35,29 @@ def as_count(value: object, name: str, least: int) -> int:
     if count < least:
         raise ValueError(f"{name} must be at least {least}, got {count}")
     return count
+
+
+def as_real(value: object, name: str) -> float:
+    """The value as a float.
+
+    Raises
+    ------
+    TypeError
+        If the value is not a real number (a string or a bool is not).
+    ValueError
+        If it is an integer too large for a float.
+
+    Examples
+    --------
+    >>> as_real(np.float32(0.5), "snr")
+    0.5
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name} must be within the range of floats, got {value}") from error
 
 
 def as_generator(rng: np.random.Generator | int) -> np.random.Generator:
@@ -79,7 +103,7 @@ class CanonicalClassificationModel:
     TypeError
         If ``dim`` or ``num_classes`` is not an integer, or ``snr`` not a number.
     ValueError
-        If D < C, C < 2, or the SNR is negative or not finite.
+        If D < C, C < 2, or the SNR is negative or its square not finite.
 
     Examples
     --------
@@ -101,12 +125,11 @@ class CanonicalClassificationModel:
                 f"dim={self.dim} and num_classes={self.num_classes}; raise dim or take "
                 "fewer classes"
             )
-        try:
-            snr = float(self.snr)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"snr must be a number, got {self.snr!r}") from error
-        if not (math.isfinite(snr) and snr >= 0):
-            raise ValueError(f"snr must be finite and at least 0, got {snr}")
+        snr = as_real(self.snr, "snr")
+        if not (math.isfinite(snr * snr) and snr >= 0):
+            raise ValueError(
+                f"snr must be finite and at least 0, got {snr}; its square too must be a float"
+            )
         object.__setattr__(self, "snr", snr)
 
     @property

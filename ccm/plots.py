@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -204,8 +205,9 @@ def plot_symmetric_against_bayes(
             ("level 3", bayes_spectrum(here)),
         ):
             for level in spectrum.levels:
-                if level.label != "null":
-                    curves.setdefault(f"{source}|{level.label}", []).append(level.value / unit)
+                if level.label != "null":  # beyond t = 54 all is zero, and there is no ratio
+                    ratio = level.value / unit if unit else math.nan
+                    curves.setdefault(f"{source}|{level.label}", []).append(ratio)
                     counts[f"{source}|{level.label}"] = level.multiplicity
     figure = new_figure(7.2, 3.8)
     panels = figure.subplots(1, 2, sharey=True)

@@ -7,15 +7,44 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import ArpackError, eigsh
 
-from ccm.fisher import empirical_fim, fim_operator, fim_trace
-from ccm.logistic import fit_logistic
+from ccm.fisher import complements, empirical_fim, fim_operator, fim_trace
+from ccm.logistic import ConvergenceError, fit_logistic
 from ccm.model import CanonicalClassificationModel, as_count, as_generator
 from ccm.spectrum import Spectrum
 from ccm.symmetric import as_alpha, multiplicities, symmetric_probabilities
 
 DENSE_LIMIT = 2500  # D·C up to which all eigenvalues cost less than the leading ones by Lanczos
+MEMORY_LIMIT = 4 * 2**30  # bytes that matrices or Lanczos vectors may take
+
+
+def _is_dense(size: int, count: int) -> bool:
+    return size <= DENSE_LIMIT or count > size // 2
+
+
+def check_memory(size: int, count: int) -> None:
+    """That ``count`` leading eigenvalues of a FIM of order ``size`` fit, before any work.
+
+    All eigenvalues take the matrix and a copy; the leading k take 2k + 1 Lanczos vectors.
+
+    Raises
+    ------
+    ValueError
+        If they take more than 4 GiB.
+
+    Examples
+    --------
+    >>> check_memory(20_000, 90)
+    """
+    needed = 8 * size * (2 * size if _is_dense(size, count) else 2 * count + 1)
+    if needed > MEMORY_LIMIT:
+        raise ValueError(
+            f"the {count} leading eigenvalues of a FIM of order D·C = {size} take "
+            f"{needed / 2**30:.3g} GiB, above {MEMORY_LIMIT / 2**30:g} GiB; at this order at most "
+            f"{(MEMORY_LIMIT // (8 * size) - 1) // 2} fit. Groups need C(C-1) of them: take "
+            "fewer classes, or a lower dim"
+        )
 
 
 def leading_eigenvalues(
@@ -23,10 +52,15 @@ def leading_eigenvalues(
 ) -> Float[np.ndarray, " k"]:
     """The largest eigenvalues of the empirical FIM, descending; dense or by Lanczos, by size.
 
+    What is below rounding beside the trace is zero: a FIM has no negative eigenvalue.
+
     Raises
     ------
-    ValueError
-        If X or the probabilities are bad, or ``count`` is not from 1 to D·C.
+    TypeError, ValueError
+        If X or the probabilities are bad, ``count`` is not an integer from 1 to D·C, or the
+        work takes more than 4 GiB.
+    ConvergenceError
+        If Lanczos does not converge.
 
     Examples
     --------
@@ -35,12 +69,30 @@ def leading_eigenvalues(
     """
     G = fim_operator(X, probabilities)
     size = G.shape[0]
-    if not 1 <= count <= size:
+    if as_count(count, "count", 1) > size:
         raise ValueError(f"count must be from 1 to D·C = {size}, got {count}")
-    if size <= DENSE_LIMIT or count > size // 2:
-        return np.linalg.eigvalsh(empirical_fim(X, probabilities))[::-1][:count]
-    start = np.random.default_rng(0).standard_normal(size)  # fixed: runs are reproducible
-    return np.sort(eigsh(G, k=count, v0=start, return_eigenvectors=False))[::-1]
+    check_memory(size, count)
+    trace = fim_trace(X, probabilities)
+    if trace < np.finfo(float).tiny:  # all samples are certain
+        return np.zeros(count)
+    if _is_dense(size, count):
+        values = np.linalg.eigvalsh(empirical_fim(X, probabilities))[::-1][:count]
+    else:
+        start = np.random.default_rng(0).standard_normal(size)  # fixed: runs are reproducible
+        try:  # of trace one, because ARPACK's tolerance is absolute for small matrices
+            scaled = eigsh(G * (1 / trace), k=count, v0=start, return_eigenvectors=False)
+        except ArpackError as error:
+            raise ConvergenceError(
+                f"ARPACK did not find the {count} leading eigenvalues of order {size} ({error}); "
+                f"with D·C up to {DENSE_LIMIT} all are computed without it"
+            ) from error
+        values = np.sort(scaled)[::-1] * trace
+    return np.where(values > _rounding(size, trace), values, 0.0)
+
+
+def _rounding(size: int, trace: float) -> float:
+    """What eigenvalues of a PSD matrix, and sums of them, may be off by."""
+    return size * float(np.finfo(float).eps) * trace
 
 
 @dataclass(frozen=True)
@@ -58,17 +110,9 @@ class GroupMeans:
     bulk: float
 
 
-def _by_rank(
-    leading: Float[np.ndarray, " k"], trace: float, dim: int, num_classes: int, outliers: int
-) -> GroupMeans:
-    """Group the C(C-1) leading eigenvalues, and what is left of the trace."""
-    bulk_count = multiplicities(dim, num_classes)["bulk"]
-    rest = trace - float(leading.sum())
-    return GroupMeans(
-        outliers=float(leading[:outliers].mean()),
-        mini_bulk=float(leading[outliers:].mean()) if outliers < leading.size else math.nan,
-        bulk=rest / bulk_count if bulk_count else math.nan,
-    )
+def _mean(values: Float[np.ndarray, " k"]) -> float:
+    """NaN for no values; a value that repeats is its own mean to the last digit."""
+    return float(values[0] + (values - values[0]).mean()) if values.size else math.nan
 
 
 def _check_groups(dim: int, num_classes: int, outliers: int) -> int:
@@ -87,10 +131,16 @@ def group_means(
 ) -> GroupMeans:
     """The empirical FIM's eigenvalues in groups by rank; see :class:`GroupMeans`.
 
+    Ranks need the C(C-1) leading eigenvalues; what is left of the trace is the bulk, or zero
+    where that is below rounding beside the trace.
+
     Raises
     ------
     ValueError
-        If X or the probabilities are bad, D < C, or ``outliers`` is not from 1 to C(C-1).
+        If X or the probabilities are bad, D < C, ``outliers`` is not from 1 to C(C-1), or the
+        work takes more than 4 GiB.
+    ConvergenceError
+        If Lanczos does not converge.
 
     Examples
     --------
@@ -99,8 +149,17 @@ def group_means(
     """
     C, D = np.shape(probabilities)[1], np.shape(X)[1]
     signal = _check_groups(D, C, outliers)
-    leading = leading_eigenvalues(X, probabilities, signal)
-    return _by_rank(leading, fim_trace(X, probabilities), D, C, outliers)
+    needed = signal if D > C else outliers  # without a bulk, the trace gives the mini-bulk
+    leading = leading_eigenvalues(X, probabilities, needed)
+    trace = fim_trace(X, probabilities)
+    left = trace - float(leading.sum())
+    rest = left if left > _rounding(D * C, trace) else 0.0
+    bulk_count, mini_bulk_count = multiplicities(D, C)["bulk"], signal - outliers
+    if bulk_count:
+        mini_bulk, bulk = _mean(leading[outliers:]), rest / bulk_count
+    else:
+        mini_bulk, bulk = rest / mini_bulk_count if mini_bulk_count else math.nan, math.nan
+    return GroupMeans(_mean(leading[:outliers]), mini_bulk, bulk)
 
 
 def spectrum_group_means(
@@ -127,7 +186,8 @@ def spectrum_group_means(
         raise ValueError(
             f"the spectrum has {spectrum.size} eigenvalues, but CCM({D}, {C}) has {model.size}"
         )
-    return _by_rank(spectrum.eigenvalues[:signal], spectrum.trace, D, C, outliers)
+    values = spectrum.eigenvalues[: signal + multiplicities(D, C)["bulk"]]
+    return GroupMeans(*(_mean(part) for part in np.split(values, [outliers, signal])))
 
 
 @dataclass(frozen=True)
@@ -173,7 +233,7 @@ def simulate(
         If an argument is out of its range; ``SeparableDataError`` (a ValueError) if the samples
         are separable and there is no weight decay.
     ConvergenceError
-        If the fit does not converge.
+        If the fit or Lanczos does not converge.
 
     Examples
     --------
@@ -185,12 +245,14 @@ def simulate(
     C = model.num_classes
     if alpha is not None:
         alpha = as_alpha(C, alpha)
+    # Before the fit, which is most of the work.
+    check_memory(model.size, C * (C - 1) if model.dim > C else C)
     rng = as_generator(rng)
     X, y = model.sample(per_class, rng)
     fresh_X, fresh_y = model.sample(per_class, rng)
     fit = fit_logistic(X, y, weight_decay=weight_decay, num_classes=C)
     fitted = fit.probabilities(X)
-    fitted_alpha = float(1 - fitted[np.arange(y.size), y].mean())
+    fitted_alpha = float(complements(fitted)[np.arange(y.size), y].mean())
     # At no signal a fit may do a little worse than guessing by its own account.
     used = min(fitted_alpha, 1 - 1 / C) if alpha is None else alpha
     return Simulation(

@@ -7,8 +7,9 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -16,11 +17,14 @@ from jaxtyping import Float
 from ccm.bayes import bayes_spectrum
 from ccm.finite_sample import finite_sample_law
 from ccm.journal import Journal, write_atomically
+from ccm.logistic import as_weight_decay
 from ccm.model import CanonicalClassificationModel, as_count
 from ccm.simulation import simulate, spectrum_group_means
+from ccm.softmax_moments import check_integrable
 from ccm.symmetric import as_alpha, symmetric_spectrum
 
 GROUPS = ("outliers", "mini_bulk", "bulk")
+SPECTRA = ("symmetric", "sampled_bayes", "fitted")
 RATIOS = (("outliers", "bulk"), ("outliers", "mini_bulk"), ("mini_bulk", "bulk"))
 Alpha = float | Literal["bayes", "measured"]
 
@@ -51,17 +55,25 @@ class SweepConfiguration:
         if not self.snrs:
             raise ValueError("a sweep needs at least one SNR, got none")
         for snr in self.snrs:
-            CanonicalClassificationModel(self.dim, self.num_classes, snr)
-        if isinstance(self.alpha, str):
-            if self.alpha not in ("bayes", "measured"):
-                raise ValueError(f"alpha is a number, 'bayes' or 'measured', got {self.alpha!r}")
-        else:
-            as_alpha(self.num_classes, self.alpha)
-        as_count(self.per_class, "per_class", 1)
-        as_count(self.replicates, "replicates", 2)
-        as_count(self.seed, "seed", 0)
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay must be finite and at least 0, got {self.weight_decay}")
+            check_integrable(CanonicalClassificationModel(self.dim, self.num_classes, snr).snr)
+        if any(high <= low for low, high in pairwise(self.snrs)):
+            raise ValueError(f"SNRs must ascend (curves are drawn along them), got {self.snrs}")
+        # Plain numbers: NumPy's cannot be written to the file that a sweep resumes from.
+        plain: dict[str, Any] = {
+            "snrs": tuple(float(snr) for snr in self.snrs),
+            "dim": as_count(self.dim, "dim", 1),
+            "num_classes": as_count(self.num_classes, "num_classes", 2),
+            "per_class": as_count(self.per_class, "per_class", 1),
+            "replicates": as_count(self.replicates, "replicates", 2),
+            "seed": as_count(self.seed, "seed", 0),
+            "weight_decay": as_weight_decay(self.weight_decay),
+        }
+        if not isinstance(self.alpha, str):
+            plain["alpha"] = as_alpha(self.num_classes, self.alpha)
+        elif self.alpha not in ("bayes", "measured"):
+            raise ValueError(f"alpha is a number, 'bayes' or 'measured', got {self.alpha!r}")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     def model(self, point: int) -> CanonicalClassificationModel:
         """The model at one SNR of the sweep."""
@@ -103,7 +115,7 @@ class SweepTable:
 
     def records(self) -> list[dict[str, float | None]]:
         """The rows as plain dictionaries, None where there is no value: for JSON."""
-        return [{k: None if math.isnan(v) else v for k, v in row.items()} for row in self.rows]
+        return [{k: v if math.isfinite(v) else None for k, v in row.items()} for row in self.rows]
 
     def save(self, path: Path | str) -> None:
         """Write the CSV, atomically."""
@@ -138,7 +150,7 @@ def snr_sweep(
     dim, num_classes, per_class
         D, C and N.
     snrs
-        The values of t, in the order of the rows.
+        The values of t, ascending, from 0 to 64 (:func:`ccm.bayes_spectrum` has no more).
     alpha
         A number, or "bayes" or "measured"; see :class:`SweepConfiguration`.
     replicates
@@ -166,13 +178,13 @@ def snr_sweep(
     >>> bool(np.all(np.diff(table.column("bayes_error")) < 0))
     True
     """
-    points = tuple(float(snr) for snr in snrs)
-    chosen: Alpha = alpha if isinstance(alpha, str) else float(alpha)
     configuration = SweepConfiguration(
-        dim, num_classes, points, per_class, chosen, replicates, float(weight_decay), seed
+        dim, num_classes, tuple(snrs), per_class, alpha, replicates, weight_decay, seed
     )
-    journal = Journal(None if resume is None else Path(resume), asdict(configuration))
-    units = [(point, r) for point in range(len(points)) for r in range(replicates)]
+    points = range(len(configuration.snrs))
+    path = None if resume is None else Path(resume)
+    journal = Journal(path, asdict(configuration), UNIT_COLUMNS)
+    units = [(point, r) for point in points for r in range(replicates)]
     for done, (point, replicate) in enumerate(units):
         if progress is not None:
             progress(done, len(units))
@@ -182,7 +194,7 @@ def snr_sweep(
     if progress is not None:
         progress(len(units), len(units))
     rows = []
-    for point in range(len(points)):
+    for point in points:
         found = [journal.get(f"{point}/{r}") for r in range(replicates)]
         rows.append(_row(configuration, point, [unit for unit in found if unit is not None]))
     return SweepTable(configuration, tuple(rows))
@@ -205,12 +217,8 @@ def _replicate(configuration: SweepConfiguration, point: int, replicate: int) ->
         "train_error": result.train_error,
         "test_error": result.test_error,
     }
-    spectra = {
-        "symmetric": result.symmetric,
-        "sampled_bayes": result.bayes,
-        "fitted": result.fitted,
-    }
-    for name, groups in spectra.items():
+    spectra = (result.symmetric, result.bayes, result.fitted)
+    for name, groups in zip(SPECTRA, spectra, strict=True):
         numbers |= _with_ratios(name, asdict(groups))
     return numbers
 
@@ -223,6 +231,11 @@ def _with_ratios(name: str, groups: Mapping[str, float]) -> dict[str, float]:
         ratio = groups[upper] / below if below else math.nan
         columns[f"{name}_{upper}_over_{lower}"] = ratio
     return columns
+
+
+UNIT_COLUMNS = frozenset(("used_alpha", "fitted_alpha", "train_error", "test_error")).union(
+    *(_with_ratios(name, dict.fromkeys(GROUPS, 1.0)) for name in SPECTRA)
+)
 
 
 def _row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +14,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ccm.sweep import Alpha, SweepTable, snr_sweep
-from ccm.terminal import Classes, Decay, Dim, Json, PerClass, Seed, reported_errors, show
+from ccm.terminal import (
+    Classes,
+    Decay,
+    Dim,
+    Json,
+    PerClass,
+    Seed,
+    print_json,
+    reported_errors,
+    show,
+)
 
 
 def sweep(
     dim: Dim,
     classes: Classes,
-    snr: Annotated[str, typer.Option("--snr", "-t", help="low:high:count, or a list 1,2,3.")],
+    snr: Annotated[
+        str,
+        typer.Option("--snr", "-t", help="low:high:count, or a list 1,2,3; ascending, 0 to 64."),
+    ],
     per_class: PerClass,
     alpha: Annotated[
         str, typer.Option("--alpha", "-a", help="A number, or 'bayes', or 'measured'.")
@@ -31,7 +44,9 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", "-o", help="The CSV; figures go beside it.")] = Path(
         "sweep.csv"
     ),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the CSV.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the CSV and its figures.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Theory at every level beside simulation, over signal-to-noise ratios.
@@ -47,8 +62,9 @@ def sweep(
             raise ValueError(f"the folder of {out} does not exist; make it first")
         if out.is_dir():
             raise ValueError(f"{out} is a folder; --out is the CSV's own name")
-        if out.exists() and not resume.exists() and not overwrite:
-            raise ValueError(f"{out} exists; give --overwrite, or another --out")
+        for file in (out, *_figures(out)):
+            if file.exists() and not resume.exists() and not overwrite:
+                raise ValueError(f"{file} exists; give --overwrite, or another --out")
         snrs, chosen = parse_snrs(snr), parse_alpha(alpha)
         with _progress() as progress:
             table = snr_sweep(
@@ -68,7 +84,7 @@ def sweep(
         resume.unlink(missing_ok=True)
         if as_json:
             names = [str(file) for file in files]
-            typer.echo(json.dumps({"files": names, "rows": table.records()}))
+            print_json({"files": names, "rows": table.records()})
         else:
             _show_sweep(table, files)
 
@@ -91,18 +107,25 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
             bar.stop()
 
 
+def _figures(out: Path) -> tuple[Path, Path]:
+    """Where a sweep's two figures go."""
+    eigenvalues = out.with_name(f"{out.stem}-eigenvalues.png")
+    return eigenvalues, out.with_name(f"{out.stem}-misclassification.png")
+
+
 def _draw(table: SweepTable, out: Path) -> list[Path]:
     """The figures that this table has, beside the CSV."""
     from ccm.plots import save_figure
     from ccm.sweep_plots import plot_eigenvalues, plot_misclassification
 
+    eigenvalues, misclassification = _figures(out)
     drawn = []
-    if np.unique(table.column("snr")).size > 1:
-        drawn.append(out.with_name(f"{out.stem}-eigenvalues.png"))
-        save_figure(plot_eigenvalues(table), drawn[-1])
+    if len(table.rows) > 1:
+        drawn.append(eigenvalues)
+        save_figure(plot_eigenvalues(table), eigenvalues)
     if (table.column("test_error") > 0).any():
-        drawn.append(out.with_name(f"{out.stem}-misclassification.png"))
-        save_figure(plot_misclassification(table), drawn[-1])
+        drawn.append(misclassification)
+        save_figure(plot_misclassification(table), misclassification)
     return drawn
 
 
@@ -137,12 +160,15 @@ def parse_snrs(text: str) -> tuple[float, ...]:
     """
     try:
         if ":" in text:
-            low, high, count = text.split(":")
-            return tuple(np.linspace(float(low), float(high), int(count)).tolist())
+            first, last, count = text.split(":")
+            low, high = float(first), float(last)
+            if not -math.inf < low <= high < math.inf:
+                raise ValueError
+            return tuple(np.linspace(low, high, int(count)).tolist())
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(
-            f"--snr takes low:high:count (0.5:6:12) or a list (1,2,3), got {text!r}"
+            f"--snr takes low:high:count (0.5:6:12), low ≤ high, or a list (1,2,3), got {text!r}"
         ) from error
 
 

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from ccm.model import CanonicalClassificationModel
+from ccm.model import CanonicalClassificationModel, as_real
 from ccm.spectrum import Level, Scalar, Spectrum
 
 
@@ -88,10 +88,7 @@ def as_alpha(num_classes: int, alpha: float) -> float:
     >>> as_alpha(10, 0.9)
     0.9
     """
-    try:
-        value = float(alpha)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"alpha must be a number, got {alpha!r}") from error
+    value = as_real(alpha, "alpha")
     top = 1 - 1 / num_classes
     if not -1e-14 <= value <= top + 1e-14 or math.isnan(value):
         raise ValueError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -34,10 +36,30 @@ def reported_errors() -> Iterator[None]:
     """Turn an error about the input into one message on stderr and exit status 2."""
     try:
         yield
-    except (ValueError, TypeError, OSError, ConvergenceError) as error:
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        MemoryError,
+        OSError,
+        ConvergenceError,
+    ) as error:
         console = Console(stderr=True, highlight=False)
         console.print(f"Error: {error}", markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+def print_json(facts: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, with null for NaN and infinity, which JSON does not know."""
+    typer.echo(json.dumps(_finite(facts), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(title: str, columns: list[str], rows: list[list[str]], notes: list[str]) -> None:

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepspec.batch_function import BatchFunction
-from deepspec.layers.formulas import LayerFormula, layer_formula
+from deepspec.layers.formula import LayerFormula
+from deepspec.layers.formulas import layer_formula
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.layers.formulas import LayerFormula
+from deepspec.layers.formula import LayerFormula
 
 # Blocks of the elementwise work stay near the caches.
 ENTRIES_AT_ONCE = 2**20

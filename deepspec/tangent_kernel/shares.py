@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepspec.layers.formulas import LayerFormula
+from deepspec.layers.formula import LayerFormula
 from deepspec.layers.recording import Layer
 from deepspec.tangent_kernel.accumulation import add_outer, add_pairs
 

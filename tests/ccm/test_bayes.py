@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccm import CanonicalClassificationModel, bayes_fim, bayes_spectrum, symmetric_spectrum
+from ccm.bayes import SignalBlock
 
 # Reference values of the signal block, absolute accuracy 1e-8: (C, t, levels, bulk).
 REFERENCE = [
@@ -81,7 +82,7 @@ def test_the_spectrum_is_the_dense_matrix_s(C: int, extra: int, t: float) -> Non
     assert spectrum.size == model.size
     assert spectrum.trace == pytest.approx(np.trace(fim), rel=1e-10)
     dense = np.linalg.eigvalsh(fim)[::-1]
-    np.testing.assert_allclose(spectrum.eigenvalues, dense, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(spectrum.eigenvalues, dense, rtol=0, atol=1e-12 * dense[0])
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,10 +92,54 @@ def test_multiplicities_and_trace(C: int, t: float) -> None:
     model = CanonicalClassificationModel(C + 1, C, t)
     spectrum = bayes_spectrum(model)
     assert spectrum.size == model.size
-    assert (spectrum.eigenvalues > -1e-12).all()
+    assert (spectrum.eigenvalues >= 0).all()
     assert spectrum.level("outliers").multiplicity == C - 1
     bulk = spectrum.level("bulk").value
     assert bulk == pytest.approx(model.bayes_alpha() / (C - 1), rel=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.5, 4.0, 8.0, 10.0, 14.0, 20.0, 40.0])
+def test_two_classes_by_one_integral_to_relative_accuracy(t: float) -> None:
+    """C = 2: U = p₁p₂ [[1, -1], [-1, 1]] depends on u = (x_1 - x_2)/√2 alone, x_1 + x_2 does not.
+
+    So the eigenvalues are 2 E[u² p₁p₂] and (2 + t²) E[p₁p₂], of positive integrands, however
+    small: at t = 10 the larger is 6e-11, at t = 40 it is 3e-173.
+    """
+    step = min(0.01, 0.1 / t)
+    u = np.arange(-12.0, t / np.sqrt(2) + 12, step)
+    odds = np.exp(-np.minimum(np.abs(t * np.sqrt(2) * u), 700))
+    weight = step * odds / (1 + odds) ** 2 / np.sqrt(2 * np.pi)
+    weight *= np.exp(-((u - t / np.sqrt(2)) ** 2) / 2)
+    expected = sorted([2 * (u**2 * weight).sum(), (2 + t**2) * weight.sum()], reverse=True)
+    levels = bayes_spectrum(CanonicalClassificationModel(2, 2, t)).levels
+    np.testing.assert_allclose([lv.value for lv in levels[:2]], expected, rtol=1e-9)
+
+
+def test_the_trace_of_three_classes_at_large_snr_by_quadrature() -> None:
+    """tr F = E |x|² Σ_a p_a (1 - p_a) over one class, by a sum over a grid; 4e-10 at t = 10."""
+    t, step = 10.0, 0.125
+    grid = np.arange(-6.0, t + 6, step)
+    x = np.stack(np.meshgrid(grid, grid, grid, indexing="ij"), -1).reshape(-1, 3)
+    odds = np.exp(t * (x - x.max(axis=1, keepdims=True)))
+    p = odds / odds.sum(axis=1, keepdims=True)
+    pairs = 2 * (p[:, 0] * p[:, 1] + p[:, 0] * p[:, 2] + p[:, 1] * p[:, 2])
+    density = np.exp(-((x - [t, 0, 0]) ** 2).sum(axis=1) / 2) * (step / np.sqrt(2 * np.pi)) ** 3
+    expected = (density * (x**2).sum(axis=1) * pairs).sum()
+    spectrum = bayes_spectrum(CanonicalClassificationModel(3, 3, t))
+    assert spectrum.trace == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("C", [2, 3, 4, 10, 100])
+@pytest.mark.parametrize("t", [10.0, 20.0, 40.0])
+def test_large_snr_leaves_no_noise(C: int, t: float) -> None:
+    """Every eigenvalue is positive, and their sum is the trace of the entries."""
+    spectrum = bayes_spectrum(CanonicalClassificationModel(C + 1, C, t))
+    block = SignalBlock(C, t)
+    signal = C * block.entry(0, 0, 0, 0) + C * (C - 1) * block.entry(1, 0, 1, 0)
+    bulk = spectrum.level("bulk").value * (C - 1)
+    assert spectrum.trace == pytest.approx(signal + bulk, rel=1e-9, abs=0)
+    assert (spectrum.eigenvalues[: (C + 1) * (C - 1)] > 0).all()
+    assert spectrum.levels[0].label == "outliers"
 
 
 @pytest.mark.parametrize(("C", "t"), [(2, 1.0), (4, 2.0), (7, 4.0)])

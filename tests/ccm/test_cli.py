@@ -1,24 +1,36 @@
 """The commands, their JSON, their errors; and what importing the library costs."""
 
 import json
+import math
 import re
 import resource
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from ccm.cli import app
 from ccm.sweep_cli import parse_alpha, parse_snrs
+from ccm.terminal import print_json
 
 MODEL = "--dim 6 --classes 3 --snr 2"
 
 
 def run(arguments: str) -> Result:
     return CliRunner().invoke(app, shlex.split(arguments), env={"COLUMNS": "200"})
+
+
+def strict_json(text: str) -> Any:
+    """JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(token: str) -> None:
+        raise ValueError(f"{token} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 @pytest.mark.parametrize(
@@ -30,13 +42,14 @@ def run(arguments: str) -> Result:
         (f"bayes {MODEL}", "mini-bulk: antisymmetric"),
         (f"simulate {MODEL} --per-class 50", "test error"),
         ("simulate --dim 2 --classes 2 --snr 1 --per-class 50", "level 3"),
+        ("simulate --dim 300 --classes 10 --snr 3 --per-class 20 --alpha 0", "at Bayes"),
     ],
 )
 def test_every_command_prints_a_table_and_json(arguments: str, expected: str) -> None:
     result = run(arguments)
     assert result.exit_code == 0, result.output
     assert expected in result.stdout
-    assert isinstance(json.loads(run(f"{arguments} --json").stdout), dict)
+    assert isinstance(strict_json(run(f"{arguments} --json").stdout), dict)
 
 
 def test_the_table_of_theorem_8_1() -> None:
@@ -78,7 +91,7 @@ def test_sweep_writes_table_and_figures(tmp_path: Path) -> None:
     )
     result = run(f"{arguments}/s.csv --json")
     assert result.exit_code == 0, result.output
-    written = json.loads(result.stdout)
+    written = strict_json(result.stdout)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "s-eigenvalues.png",
         "s-misclassification.png",
@@ -90,6 +103,10 @@ def test_sweep_writes_table_and_figures(tmp_path: Path) -> None:
     assert again.exit_code == 2
     assert "exists; give --overwrite" in again.stderr
     assert run(f"{arguments}/s.csv --overwrite").exit_code == 0
+    (tmp_path / "s.csv").unlink()
+    again = run(f"{arguments}/s.csv")
+    assert again.exit_code == 2
+    assert "s-eigenvalues.png exists; give --overwrite" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,6 +124,17 @@ def test_sweep_writes_table_and_figures(tmp_path: Path) -> None:
         ("bayes --dim 6 --classes 3 --snr 1 --figure /x.nonsense", "cannot write a figure"),
         ("simulate --dim 60 --classes 3 --snr 9 --per-class 5 --weight-decay 0", "separable"),
         ("simulate --dim 6 --classes 3 --snr 1 --per-class 5 --seed -1", "seed must be at least 0"),
+        ("simulate --dim 6 --classes 3 --snr 65 --per-class 9", "SNR from 0 to 64"),
+        ("simulate -d 6 -c 3 -t 1 -n 10000000000000000000000", "too large"),
+        ("simulate -d 6 -c 3 -t 1 -n 100000000000000000", "Unable to allocate"),
+        ("simulate -d 600 -c 100 -t 1 -n 20", "take 8.85 GiB, above 4 GiB"),
+        ("spectrum -d 5 -c 2 -t 1e200 -a 0.5", "its square too must be a float"),
+        ("law -d 5 -c 2 -t 1e200 -a 0.5 -n 9", "its square too must be a float"),
+        ("sweep --dim 6 --classes 3 --snr 1,70 --alpha 0.3 --per-class 9", "SNR from 0 to 64"),
+        ("sweep --dim 6 --classes 3 --snr 6:0.5:12 --per-class 9", "low ≤ high"),
+        ("sweep --dim 6 --classes 3 --snr 0:1e400:3 --per-class 9", "low ≤ high"),
+        ("sweep --dim 6 --classes 3 --snr 0:nan:3 --per-class 9", "low ≤ high"),
+        ("sweep --dim 6 --classes 3 --snr 3,1 --per-class 9", "SNRs must ascend"),
         ("sweep --dim 6 --classes 3 --snr 1:2 --per-class 9", "low:high:count"),
         ("sweep --dim 6 --classes 3 --snr 1 --alpha best --per-class 9", "bayes or measured"),
         ("sweep --dim 6 --classes 3 --snr 1 --per-class 9 --out /no/such/s.csv", "make it first"),
@@ -126,6 +154,12 @@ def test_a_resume_file_of_another_sweep(tmp_path: Path) -> None:
     result = run(f"sweep -d 6 -c 3 --snr 1 -n 9 --out {tmp_path}/s.csv")
     assert result.exit_code == 2
     assert "dim was 7 and is now 6" in result.stderr
+
+
+def test_json_has_null_where_there_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": math.nan, "b": [{"c": math.inf, "d": -math.inf}], "e": 1.5, "f": None})
+    expected = {"a": None, "b": [{"c": None, "d": None}], "e": 1.5, "f": None}
+    assert strict_json(capsys.readouterr().out) == expected
 
 
 def test_parsing() -> None:

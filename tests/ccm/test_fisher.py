@@ -1,5 +1,6 @@
 """The empirical FIM and its four parts, each against the definition, entry by entry."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,29 @@ def test_parts_by_definition_and_their_sum(
     np.testing.assert_allclose(total, empirical_fim(X, p), atol=1e-12)
 
 
+@pytest.mark.parametrize("snr", [8.0, 10.0, 14.0])
+def test_nearly_certain_samples_lose_no_digit(snr: float) -> None:
+    """U = Σ_{a<b} p_a p_b (e_a - e_b)(e_a - e_b)ᵀ subtracts nothing, however small it is."""
+    model = CanonicalClassificationModel(6, 4, snr)
+    X, y = model.sample(per_class=50, rng=0)
+    p = model.bayes_probabilities(X)
+    expected = np.zeros((24, 24))
+    for a, b in itertools.combinations(range(4), 2):
+        edge = np.eye(4)[a] - np.eye(4)[b]
+        weighted = X * (p[:, a] * p[:, b] / len(X))[:, None]
+        expected += np.kron(weighted.T @ X, np.outer(edge, edge))
+    rounding = 1e-13 * np.abs(expected).max()
+    found = empirical_fim(X, p)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding)
+    np.testing.assert_allclose(fim_operator(X, p).to_dense(), expected, rtol=0, atol=rounding)
+    parts = class_structure(X, y, p).parts.values()
+    total = sum(part.to_dense() for part in parts)
+    np.testing.assert_allclose(total, expected, rtol=0, atol=rounding)
+    assert fim_trace(X, p) == pytest.approx(np.trace(expected), rel=1e-13)
+    values = np.linalg.eigvalsh(found)
+    assert values[0] > -1e-14 * values[-1]
+
+
 def test_probabilities_that_underflow_are_right() -> None:
     X, y = np.eye(3), np.array([0, 1, 2])
     p = np.eye(3)  # every weight off the true class is exactly zero
@@ -139,7 +163,8 @@ def test_tens_of_thousands_of_parameters() -> None:
     model = CanonicalClassificationModel(2000, 10, 6.0)
     X, y = model.sample(per_class=20, rng=0)
     G = fim_operator(X, symmetric_probabilities(10, 0.3)[y])
-    values, vectors = eigsh(G, k=3, v0=np.ones(G.shape[0]), tol=1e-6)
+    start = np.random.default_rng(0).standard_normal(G.shape[0])  # 1 is in the kernel
+    values, vectors = eigsh(G, k=3, v0=start, tol=1e-6)
     residual = np.linalg.norm(G @ vectors - vectors * values, axis=0)
     assert (residual < 1e-4 * values).all()
 

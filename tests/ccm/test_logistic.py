@@ -97,6 +97,8 @@ def test_bad_input() -> None:
     for weight_decay in (-1.0, np.nan):
         with pytest.raises(ValueError, match="weight_decay must be finite and at least 0"):
             fit_logistic(X, y, weight_decay=weight_decay)
+    with pytest.raises(TypeError, match="weight_decay must be a number, got 'a'"):
+        fit_logistic(X, y, weight_decay="a")
     with pytest.raises(TypeError, match="labels must be integers"):
         fit_logistic(X, y.astype(float))
     with pytest.raises(ValueError, match="labels must be from 0 to 1"):

@@ -41,6 +41,14 @@ def test_the_bulk_at_extremes(alpha: float, per_class: int, tmp_path: Path) -> N
     save_figure(plot_bulk(law, np.linspace(0, 1, 80)), tmp_path / "a.png")
 
 
+def test_a_vanished_fim_has_no_ratio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From t = 54 on α underflows (the integrals take seconds there, so it is put in by hand)."""
+    monkeypatch.setattr(CanonicalClassificationModel, "bayes_alpha", lambda self: 0.0)
+    figure = plot_symmetric_against_bayes(CanonicalClassificationModel(4, 2, 1.0), np.ones(2))
+    save_figure(figure, tmp_path / "a.png")
+    assert np.isnan(figure.axes[1].lines[0].get_ydata()).all()
+
+
 def test_bad_figures(table: SweepTable, tmp_path: Path) -> None:
     one = snr_sweep(4, 2, [9.0], per_class=5, replicates=2)
     with pytest.raises(ValueError, match="at least two SNRs"):

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import ArpackNoConvergence
 
 from ccm import (
     CanonicalClassificationModel,
     ConvergenceError,
+    GroupMeans,
     ResumeError,
     SeparableDataError,
     bayes_spectrum,
     empirical_fim,
+    fim_trace,
     group_means,
     leading_eigenvalues,
     simulate,
@@ -29,6 +32,8 @@ from ccm import (
     symmetric_spectrum,
 )
 from ccm.journal import Journal, write_atomically
+from ccm.simulation import check_memory
+from ccm.sweep import UNIT_COLUMNS
 
 SMALL = {"dim": 6, "num_classes": 3, "snrs": [1.0, 2.0], "per_class": 40, "replicates": 2}
 
@@ -53,6 +58,65 @@ def test_leading_eigenvalues_by_lanczos_are_the_dense_ones(monkeypatch: pytest.M
     np.testing.assert_allclose(leading_eigenvalues(X, p, 12), dense, rtol=1e-8)
 
 
+def test_without_a_bulk_the_outliers_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At D = C the C(C-1) leading eigenvalues have all of the trace, and 99 do for C = 100."""
+    model = CanonicalClassificationModel(4, 4, 2.0)
+    X, _ = model.sample(30, 0)
+    p = model.bayes_probabilities(X)
+    values = np.linalg.eigvalsh(empirical_fim(X, p))[::-1]
+    counts = []
+    original = leading_eigenvalues
+
+    def counted(*arguments: object) -> np.ndarray:
+        counts.append(arguments[2])
+        return original(*arguments)
+
+    monkeypatch.setattr(simulation, "leading_eigenvalues", counted)
+    groups = group_means(X, p, outliers=3)
+    assert counts == [3]
+    assert groups.mini_bulk == pytest.approx(values[3:12].mean())
+    assert math.isnan(groups.bulk)
+
+
+@pytest.mark.parametrize("dense_limit", [10, 2500])
+def test_certain_samples_have_a_spectrum_of_zeros(
+    dense_limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """α = 0, or Bayes probabilities at t = 60: the FIM is zero, and ARPACK cannot start."""
+    monkeypatch.setattr(simulation, "DENSE_LIMIT", dense_limit)
+    model = CanonicalClassificationModel(20, 3, 60.0)
+    X, y = model.sample(5, 0)
+    for p in (np.eye(3)[y], model.bayes_probabilities(X)):
+        assert not leading_eigenvalues(X, p, 6).any()
+        assert group_means(X, p, outliers=2) == GroupMeans(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("dense_limit", [10, 2500])
+@pytest.mark.parametrize("snr", [8.0, 12.0, 16.0])
+def test_groups_of_a_tiny_fim_are_those_of_a_multiple(
+    dense_limit: int, snr: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The FIM of X/ε is that of X over ε²: ARPACK's tolerance must not know the unit."""
+    monkeypatch.setattr(simulation, "DENSE_LIMIT", dense_limit)
+    model = CanonicalClassificationModel(20, 3, snr)
+    X, _ = model.sample(30, 0)
+    p = model.bayes_probabilities(X)
+    unit = 1 / math.sqrt(fim_trace(X, p))
+    found, expected = leading_eigenvalues(X, p, 6), leading_eigenvalues(unit * X, p, 6)
+    np.testing.assert_allclose(found * unit**2, expected, rtol=0, atol=1e-12)
+    values = np.linalg.eigvalsh(empirical_fim(unit * X, p))[::-1][:6]
+    np.testing.assert_allclose(expected, values, rtol=0, atol=1e-12)
+    assert group_means(X, p, outliers=2).bulk >= 0
+
+
+def test_theory_at_a_huge_signal_keeps_its_bulk() -> None:
+    """The outliers are 1e18 times the bulk: a difference from the trace would leave nothing."""
+    model = CanonicalClassificationModel(6, 3, 1e9)
+    spectrum = symmetric_spectrum(model, 0.3)
+    groups = spectrum_group_means(spectrum, model, outliers=3)
+    assert groups.bulk == pytest.approx(spectrum.level("bulk").value, rel=1e-14)
+
+
 def test_simulation_agrees_with_theory() -> None:
     model = CanonicalClassificationModel(12, 3, 2.0)
     result = simulate(model, per_class=20_000, rng=0, alpha=0.2, weight_decay=0.0)
@@ -70,11 +134,28 @@ def test_simulation_agrees_with_theory() -> None:
     assert result.test_error == pytest.approx(model.bayes_error(), rel=0.05)
 
 
+def test_lanczos_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ArpackNoConvergence("no convergence", np.zeros(0), np.zeros((0, 0)))
+
+    monkeypatch.setattr(simulation, "DENSE_LIMIT", 10)
+    monkeypatch.setattr(simulation, "eigsh", fail)
+    with pytest.raises(ConvergenceError, match=r"ARPACK did not find the 2 .* D·C up to 10 all"):
+        leading_eigenvalues(np.eye(10), np.full((10, 2), 0.5), 2)
+
+
 def test_bad_simulations() -> None:
     model = CanonicalClassificationModel(6, 3, 2.0)
     X, p = np.ones((4, 6)), np.full((4, 3), 1 / 3)
     with pytest.raises(ValueError, match=r"count must be from 1 to D·C = 18"):
         leading_eigenvalues(X, p, 19)
+    for count in (1.5, True, "1"):
+        with pytest.raises(TypeError, match="count must be an integer"):
+            leading_eigenvalues(X, p, count)
+    with pytest.raises(ValueError, match=r"the 4950 .* 98.4 GiB, above 4 GiB; .* at most 200 fit"):
+        check_memory(1_333_333, 4950)
+    with pytest.raises(ValueError, match=r"C\(C-1\) of them: take fewer classes, or a lower dim"):
+        simulate(CanonicalClassificationModel(2000, 100, 1.0), 10**9, 0)
     with pytest.raises(ValueError, match=r"1 to C\(C-1\) = 6 outliers"):
         group_means(X, p, outliers=7)
     with pytest.raises(ValueError, match="groups need D ≥ C"):
@@ -202,6 +283,55 @@ def test_a_resume_file_of_another_configuration_names_the_difference(tmp_path: P
         snr_sweep(**SMALL, resume=resume)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("units", [], "not a file to resume from"),
+        ("units", None, "not a file to resume from"),
+        ("configuration", "x", "not a file to resume from"),
+        ("configuration", None, "not a file to resume from"),
+        ("units", {"0/0": 5}, "damaged: unit '0/0' does not hold the 22 numbers"),
+        ("units", {"0/0": {}}, "damaged: unit '0/0'"),
+        ("units", {"0/0": None}, "damaged: unit '0/0'"),
+        ("units", {"0/0": dict.fromkeys(UNIT_COLUMNS, "1")}, "damaged: unit '0/0'"),
+        ("units", {"0/0": dict.fromkeys([*UNIT_COLUMNS, "x"], 1.0)}, "damaged: unit '0/0'"),
+    ],
+)
+def test_a_damaged_resume_file_is_refused_before_any_work(
+    part: str, value: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume = tmp_path / "resume"
+    snr_sweep(**SMALL, resume=resume)
+    content = json.loads(resume.read_text())
+    resume.write_text(json.dumps({**content, part: value}))
+    monkeypatch.setattr("ccm.sweep.simulate", None)  # any call fails
+    with pytest.raises(ResumeError, match=message):
+        snr_sweep(**SMALL, resume=resume)
+
+
+def test_numpy_numbers_are_plain_in_the_resume_file(tmp_path: Path) -> None:
+    resume = tmp_path / "resume"
+    arguments = {**SMALL, "alpha": 0.25, "seed": 3, "weight_decay": 0.5}
+    plain = snr_sweep(**arguments).to_csv()
+    for name in ("dim", "num_classes", "per_class", "replicates", "seed"):
+        arguments[name] = np.int64(arguments[name])
+    for name in ("alpha", "weight_decay"):
+        arguments[name] = np.float32(arguments[name])
+    arguments["snrs"] = np.array(SMALL["snrs"])
+    assert snr_sweep(**arguments, resume=resume).to_csv() == plain
+    assert json.loads(resume.read_text())["configuration"]["seed"] == 3
+
+
+def test_a_sweep_at_huge_snr_has_ratios_above_zero_or_none() -> None:
+    """Samples are certain: what is left of the FIM is 1e-28, and its bulk less than rounding."""
+    table = snr_sweep(5, 3, [10.0, 12.0], per_class=30, replicates=2)
+    for name in table.columns:
+        if name.startswith(("level3_", "sampled_bayes_")):
+            values = table.column(name)
+            assert ((values >= 0) | np.isnan(values)).all(), name
+    assert (table.column("level3_outliers_over_bulk") > 1).all()
+
+
 def test_a_failing_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,8 +349,8 @@ def test_a_failing_write_leaves_the_old_file(
 
 def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
     value = 0.1 + 0.2
-    Journal(tmp_path / "j", {"a": (1,)}).record("u", {"x": value, "y": math.nan})
-    found = Journal(tmp_path / "j", {"a": [1]}).get("u")
+    Journal(tmp_path / "j", {"a": (1,)}, ["x", "y"]).record("u", {"x": value, "y": math.nan})
+    found = Journal(tmp_path / "j", {"a": [1]}, ["x", "y"]).get("u")
     assert found is not None
     assert found["x"] == value
     assert math.isnan(found["y"])
@@ -231,6 +361,12 @@ def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
     [
         ({"snrs": []}, ValueError, "at least one SNR"),
         ({"snrs": [-1.0]}, ValueError, "snr must be finite"),
+        ({"snrs": [1.0, 70.0]}, ValueError, "SNR from 0 to 64, got 70"),
+        ({"snrs": [1.0, 1.0]}, ValueError, "SNRs must ascend"),
+        ({"snrs": [2.0, 1.0]}, ValueError, "SNRs must ascend"),
+        ({"snrs": ["1"]}, TypeError, "snr must be a number"),
+        ({"alpha": True}, TypeError, "alpha must be a number"),
+        ({"weight_decay": "a"}, TypeError, "weight_decay must be a number"),
         ({"dim": 2}, ValueError, "dim must be at least"),
         ({"alpha": "best"}, ValueError, "'bayes' or 'measured', got 'best'"),
         ({"alpha": 0.9}, ValueError, "from 0 to 1 - 1/C"),
@@ -241,7 +377,10 @@ def test_a_journal_keeps_floats_exactly(tmp_path: Path) -> None:
         ({"per_class": 1.5}, TypeError, "per_class must be an integer"),
     ],
 )
-def test_bad_sweeps(change: dict, error: type[Exception], message: str) -> None:
+def test_bad_sweeps(
+    change: dict, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccm.sweep.simulate", None)  # refused before any work
     with pytest.raises(error, match=message):
         snr_sweep(**{**SMALL, **change})
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from deepspec import ClassStructure, ColumnSpace, GaussNewton, Hessian, Problem
-from deepspec.layers.formulas import LayerFormula, LinearFormula
+from deepspec.layers.affine import LinearFormula
+from deepspec.layers.formula import LayerFormula
 from deepspec.layers.recording import hooked
 from deepspec.means import cell_means, class_means
 from deepspec.tangent_kernel import ExactSpectrum, exact_spectrum, tangent_kernel
