@@ -89,6 +89,7 @@ def top_eigenpairs(
     tensor([3.0000, 3.0000], dtype=torch.float64)
     """
     k = _checked(A, k, which, tol, start)
+    start = None if start is None else start.detach()
     capacity = 2 * k + 20 if max_subspace is None else max_subspace
     check_whole(capacity, k + 5, "max_subspace")
     budget = 100 * k + 1000 if max_products is None else max_products

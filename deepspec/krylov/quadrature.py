@@ -14,7 +14,8 @@ from torch import Tensor
 from deepspec.checkpoint import Checkpoint
 from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
-from deepspec.krylov.lanczos import Recurrence, Tridiagonal
+from deepspec.krylov.lanczos import Recurrence
+from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
 
 
