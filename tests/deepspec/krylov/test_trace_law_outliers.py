@@ -35,9 +35,13 @@ def test_enough_products_are_exact(name: str) -> None:
     assert abs(frobenius_norm(A, max(4, 2 * A.size)).value - float(values.norm())) < scale
 
 
-@pytest.mark.parametrize("products", [20, 60])
+@pytest.mark.parametrize("products", [6, 20, 60])
 @pytest.mark.parametrize("name", BROAD)
 def test_standard_errors_are_errors(name: str, products: int) -> None:
+    """1.96 of them cover 94 to 100 % for the trace, 89 to 99 % for the norm (150 seeds).
+
+    The bars lie two binomial deviations of 60 seeds below that: 5.8 and 8.1 %.
+    """
     A, values = Diagonal(BROAD[name]), BROAD[name]
     off, off_norm = [], []
     for seed in range(60):
@@ -47,9 +51,33 @@ def test_standard_errors_are_errors(name: str, products: int) -> None:
         estimate = frobenius_norm(A, products, seed=seed)
         off_norm.append((estimate.value - float(values.norm())) / estimate.standard_error)
     assert A.products == 60 * 2 * products
+    assert np.mean(np.abs(off) < 1.96) > 0.94 - 0.058
+    assert np.mean(np.abs(off_norm) < 1.96) > 0.89 - 0.081
     for z in (off, off_norm):
-        assert np.mean(np.abs(z) < 1.96) > 0.85
-        assert 0.5 < np.std(z) < 1.7
+        assert np.std(z) > 0.5
+        assert np.std(z) < 1.7 or products == 6
+
+
+LOW = {
+    "a long faint tail": torch.cat([torch.full((10,), 10.0), torch.full((99990,), 5e-6)]),
+    "a geometric tail": 0.8 ** torch.arange(600.0),
+    "rank ten": torch.cat([torch.linspace(1, 9, 10), torch.zeros(500)]),
+    "as many products as there can be": torch.linspace(0, 1, 400),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", LOW)
+def test_what_rounding_hides_is_in_the_standard_error(name: str, dtype: torch.dtype) -> None:
+    """Also where the sketch shows all that A has: what is faint is neither lost nor denied."""
+    A = Diagonal(LOW[name].to(dtype))
+    wanted = A.diagonal.double()
+    for estimate, truth in (
+        (trace(A, 800 if "many" in name else 64), float(wanted.sum())),
+        (frobenius_norm(A, 800 if "many" in name else 64), float(wanted.norm())),
+    ):
+        assert abs(estimate.value - truth) < 3 * estimate.standard_error
+        assert 0 < estimate.standard_error < 1e-3 * truth
 
 
 def test_the_trace_of_a_compression_is_that_of_what_is_left() -> None:
