@@ -104,6 +104,15 @@ def test_a_good_start_block_saves_products() -> None:
     assert top_eigenpairs(Diagonal(spectrum), 10, start=exact).products < helped.products
 
 
+def test_reported_residuals_are_no_smaller_than_the_true_ones() -> None:
+    spectrum = torch.cat([torch.zeros(390), torch.arange(1.0, 11.0)]).double()
+    for seed in range(5):
+        A = rotated(spectrum, torch.float32, seed)
+        pairs = top_eigenpairs(A, 5)
+        true = (A.matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
+        assert (true <= pairs.residuals).all()
+
+
 def test_a_start_may_be_a_leaf_of_a_graph(tmp_path) -> None:
     A = Diagonal(torch.linspace(0, 1, 60, dtype=torch.float64))
     start = normal(60)[:, None].requires_grad_()

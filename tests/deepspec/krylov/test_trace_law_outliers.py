@@ -125,6 +125,20 @@ def test_a_power_law_is_found_with_its_prefactor() -> None:
         fit_power_law(density, (1.3, 5.0), side="upper")
 
 
+def test_the_error_of_one_sides_law_is_of_that_side() -> None:
+    """A handful of negative eigenvalues beside many positive ones: theirs is known less well."""
+    many = torch.linspace(0.01, 1, 600, dtype=torch.float64) ** -0.5
+    spectrum = torch.cat([many, -many[::30]])
+    density = log_spectral_density(Diagonal(spectrum), 600, 1, points=300, kappa=1.0005)
+    inside = (density.grid > 1.3) & (density.grid < 5)
+    for side, least in (("positive", 0.9), ("negative", 2.0)):
+        share = (density.standard_error(side) / getattr(density, side))[inside].median()
+        both = (density.standard_error() / density.values)[inside].median()
+        assert share > least * both
+    few = fit_power_law(density, (1.3, 5.0), "negative").exponent_error
+    assert few > 2 * fit_power_law(density, (1.3, 5.0), "positive").exponent_error
+
+
 @pytest.mark.parametrize("side", ["positive", "negative"])
 def test_a_power_law_on_a_plain_density(side: str) -> None:
     spectrum = torch.linspace(0.05, 1, 500, dtype=torch.float64) ** -1.0
@@ -158,6 +172,17 @@ def test_a_bulk_has_no_outliers() -> None:
         values = torch.from_numpy(np.linalg.eigvalsh(normal.T @ normal / 200)[::-1][:20].copy())
         positives += count_outliers(Eigenpairs(values, torch.eye(20), 0 * values, 0)).count > 0
     assert positives <= 3
+
+
+def test_a_gap_too_late_to_judge_asks_for_more() -> None:
+    values = torch.tensor([9, 8.5, 8, 7.5, 7, 1, 0.9, 0.8, 0.7, 0.6]).double()
+    pairs = Eigenpairs(values, torch.eye(10), torch.zeros(10), 0)
+    with pytest.raises(ValueError, match=r"at least 11 .*gap of 6 after the first 5.*for more"):
+        count_outliers(pairs)
+    longer = torch.cat([values, torch.tensor([0.5, 0.4]).double()])
+    assert count_outliers(Eigenpairs(longer, torch.eye(12), torch.zeros(12), 0)).count == 5
+    with pytest.raises(ValueError, match="finite eigenvalues and residuals, got NaN"):
+        count_outliers(Eigenpairs(values * torch.nan, torch.eye(10), torch.zeros(10), 0))
 
 
 def test_bad_arguments_of_count_outliers() -> None:
