@@ -63,6 +63,14 @@ def test_copies_are_not_lost(copies: int) -> None:
         assert pairs.missed < 0.01
 
 
+def test_copies_without_a_gap_after_them_are_not_vouched_for() -> None:
+    """Tenfold values a hundredth apart: no small number of products rules out a missed copy."""
+    spectrum = torch.linspace(0, 1, 100, dtype=torch.float64).repeat_interleave(10)
+    pairs = top_eigenpairs(Diagonal(spectrum), 2, seed=0)
+    assert pairs.missed > 0.5
+    assert float(top_eigenpairs(Diagonal(spectrum).deflate(pairs), 1).values[0]) > 1 - 1e-9
+
+
 ARPACK_CASES = {
     "outliers on a bulk": np.r_[np.linspace(3, 20, 10), np.linspace(0.1, 2, 1990)],
     "a net's": np.r_[10 * 0.7 ** np.arange(10), 0.2 * np.linspace(0, 1, 1990) ** 4],
