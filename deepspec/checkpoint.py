@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 MANIFEST = "manifest.json"
+TRIAL = "can-this-be-written"
 
 
 class CheckpointMismatch(ValueError):
@@ -61,7 +62,8 @@ def save_state(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, T
     named = {**manifest, "arrays": name, "sha256": digest}
     write_atomically(folder / MANIFEST, json.dumps(named, indent=1).encode())
     for stale in folder.iterdir():
-        if stale.name != name and (stale.match("arrays-*.safetensors") or stale.match(".*.part")):
+        ours = stale.match("arrays-*.safetensors") or stale.match(".*.part")
+        if ours and stale.name != name and stale.is_file():
             stale.unlink(missing_ok=True)
 
 
@@ -73,26 +75,31 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     FileNotFoundError
         If there is no manifest in the folder, or the arrays it names are gone.
     ValueError
-        If the arrays are not the ones the manifest was written for.
+        If the manifest is damaged, or the arrays are not the ones it was written for.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"expected a saved state in {folder}, found no {MANIFEST} there")
     try:
         manifest = json.loads(path.read_text())
-        arrays_path = folder / manifest["arrays"]
+        arrays_path, digest = folder / manifest["arrays"], manifest["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); delete the folder") from error
+        raise damaged(path, error) from error
     if not arrays_path.is_file():
         raise FileNotFoundError(f"expected {arrays_path}, which {path} names; it is gone")
     content = arrays_path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
+    if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(
             f"{arrays_path} is damaged: its SHA-256 is not the one in {path}; delete the folder"
         )
     # Cloned: arithmetic on CPU may depend on the alignment of memory, and torch's own is fixed.
     loaded = {name: array.clone() for name, array in safetensors.torch.load(content).items()}
     return manifest, loaded
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    """The error for a manifest without what was written there."""
+    return ValueError(f"{path} is damaged ({error!r}); delete the folder")
 
 
 def differences(
@@ -148,19 +155,36 @@ class Checkpoint:
         ------
         CheckpointMismatch
             If the state was left by another run; the differences are named.
+        ValueError
+            If the manifest is damaged.
+        OSError
+            If nothing can be written to the folder: said now, not when the work is done.
         """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / TRIAL, b"")
+            (self.path / TRIAL).unlink()
+        except OSError as error:
+            raise OSError(
+                f"expected a checkpoint's folder that can be written to, got {self.path} "
+                f"({error}); give another path"
+            ) from error
         if not (self.path / MANIFEST).is_file():
             return None
         manifest, arrays = load_state(self.path)
-        found = manifest.get("configuration", {})
+        try:
+            found, plan = dict(manifest["configuration"]), dict(manifest["plan"])
+            progress = dict(manifest["progress"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(self.path / MANIFEST, error) from error
         lines = differences(self.configuration, found, self.tolerance)
         if lines:
             raise CheckpointMismatch(
                 f"the checkpoint in {self.path} is of another run ({'; '.join(lines)}); "
                 "give another path, or delete it to start anew"
             )
-        self.follow(manifest.get("plan", {}))
-        return manifest["progress"], arrays
+        self.follow(plan)
+        return progress, arrays
 
     def save(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         """Save now."""

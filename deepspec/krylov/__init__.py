@@ -4,7 +4,7 @@ from deepspec.krylov.density import SpectralDensity, spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
 from deepspec.krylov.joined import JoinedSpectrum, joined_spectrum
 from deepspec.krylov.kernel_polynomial import KernelPolynomialDensity, kernel_polynomial_density
-from deepspec.krylov.lanczos import Tridiagonal, lanczos
+from deepspec.krylov.lanczos import lanczos
 from deepspec.krylov.log_density import LogSpectralDensity, log_spectral_density
 from deepspec.krylov.outliers import Outliers, count_outliers
 from deepspec.krylov.pairs import Eigenpairs, NotConverged
@@ -12,6 +12,7 @@ from deepspec.krylov.power_law import PowerLaw, fit_power_law
 from deepspec.krylov.quadrature import Quadrature
 from deepspec.krylov.subspace import subspace_iteration
 from deepspec.krylov.trace import Estimate, frobenius_norm, trace
+from deepspec.krylov.tridiagonal import Tridiagonal
 
 __all__ = [
     "Eigenpairs",

@@ -49,3 +49,11 @@ def check_vectors(A: SymmetricOperator, vectors: Tensor, columns: bool) -> None:
         )
     if not bool(torch.isfinite(vectors).all()) or not bool(vectors.any()):
         raise ValueError("expected a start that is finite and not zero everywhere")
+
+
+def not_finite(A: SymmetricOperator, which: str) -> FloatingPointError:
+    """The error for a product that cannot be worked with, with the remedies."""
+    return FloatingPointError(
+        f"{which} of {type(A).__name__} holds NaN or infinity, or its square overflows; look for "
+        "them in the parameters, the data or the loss, or scale the operator: (1 / c) * A"
+    )

@@ -60,7 +60,9 @@ def cells(low: float, high: float, points: int) -> tuple[Tensor, Tensor]:
     return grid, torch.cat([-infinity, middle, infinity])
 
 
-def draw(marks: Marks, edges: Float[Tensor, " k+1"], sigma: float, dimension: int) -> Curve:
+def draw(
+    marks: Marks, edges: Float[Tensor, " k+1"], sigma: float, dimension: int, exact: bool = False
+) -> Curve:
     """The mean over probes of Σ_j w_j ∫_cell g_σ(t − θ_j) dt, and how far it may be off.
 
     For v uniform on the sphere of R^p and a function f of A,
@@ -68,7 +70,7 @@ def draw(marks: Marks, edges: Float[Tensor, " k+1"], sigma: float, dimension: in
     quadrature one probe is enough for a standard error, and few give a steady one. The error of
     the quadrature is what remains of the bumps' own ripple: the difference between bumps at the
     Ritz values and the same bumps spread over the Ritz values' intervals, root mean square over
-    one and a half spacings to each side.
+    one and a half spacings to each side. Masses that are ``exact`` have neither error.
     """
     probes, columns = marks.places.shape
     count = edges.shape[0] - 1
@@ -82,11 +84,13 @@ def draw(marks: Marks, edges: Float[Tensor, " k+1"], sigma: float, dimension: in
         square += bumps.square() @ masses / probes
         spread = _spread(edges, marks.left[row], marks.right[row], sigma).diff(dim=0)
         ripple += (drawn - spread @ masses) / probes
+    peak = torch.where(mean > 0, square / mean.clamp_min(1e-300), torch.ones_like(mean))
+    if exact:
+        return Curve(mean, peak, torch.zeros_like(mean), torch.zeros_like(mean))
     variance = (square - mean.square()).clamp_min(0) * 2 / (dimension + 2) / probes
     reach = min(math.ceil(1.5 * count / columns), (count - 1) // 2)
     window = torch.full((1, 1, 2 * reach + 1), 1 / (2 * reach + 1), dtype=torch.float64)
     smooth = torch.nn.functional.conv1d(ripple.square()[None, None], window, padding=reach)
-    peak = torch.where(mean > 0, square / mean.clamp_min(1e-300), torch.ones_like(mean))
     return Curve(mean, peak, variance.sqrt(), smooth[0, 0].sqrt())
 
 

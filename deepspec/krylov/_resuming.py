@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import Checkpoint
+from deepspec.krylov._arguments import not_finite
 from deepspec.krylov.lanczos import open_checkpoint
 from deepspec.operators.base import SymmetricOperator
 
@@ -71,10 +72,7 @@ class Images:
             columns = self._columns[:, self.done : end].to(self._operator.dtype)
             images = self._operator @ columns
             if not bool(torch.isfinite(images).all()):
-                raise FloatingPointError(
-                    f"a product of {type(self._operator).__name__} holds NaN or infinity; look "
-                    "for them in the parameters, the data or the loss"
-                )
+                raise not_finite(self._operator, "a product")
             self._rows[self.done : end] = images.T
             self.done = end
             after_block(columns.shape[1])

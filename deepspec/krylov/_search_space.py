@@ -11,7 +11,7 @@ vector; a start block, a thick restart and a random vector thrown in are others.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.krylov._arguments import not_finite
 from deepspec.krylov._inner import pieces
 from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
@@ -38,6 +39,11 @@ class SearchSpace:
         self.products = 0
         self.scale = 0.0
         self._noise = 10 * torch.finfo(A.dtype).eps
+        # A Compression's own product projects twice; with rows that are projected once is enough.
+        self._multiply: Callable[[Tensor], Tensor] = (
+            A.operator.__matmul__ if isinstance(A, Compression) else A.__matmul__
+        )
+        self._keep = A.keep if isinstance(A, Compression) else None
 
     @property
     def full(self) -> bool:
@@ -46,8 +52,8 @@ class SearchSpace:
 
     def offer(self, vector: Float[Tensor, " p"]) -> bool:
         """Make a vector pending, once it is orthogonal to the rest; False if nothing is left."""
-        if isinstance(self.operator, Compression):
-            vector = self.operator.keep(vector)
+        if self._keep is not None:
+            vector = self._keep(vector)
         length = float(vector.norm())
         vector, _, left = self._orthogonalized(vector.clone())
         if left <= 100 * self._noise * length:
@@ -61,19 +67,18 @@ class SearchSpace:
         Raises
         ------
         FloatingPointError
-            If the product is not finite.
+            If the product is not finite, or its square.
         """
         row = self.pending.pop(0)
-        image = self.operator @ self.rows[row]
+        image = self._multiply(self.rows[row])
         if image.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr():
             image = image.clone()
         self.products += 1
+        if self._keep is not None:
+            image = self._keep(image)
         image, coefficients, left = self._orthogonalized(image)
         if not math.isfinite(left):
-            raise FloatingPointError(
-                f"product {self.products} of {type(self.operator).__name__} holds NaN or "
-                "infinity; look for them in the parameters, the data or the loss"
-            )
+            raise not_finite(self.operator, f"product {self.products}")
         size = len(self.members)
         grown = np.zeros((size + 1, size + 1))
         grown[:size, :size] = self.matrix
@@ -94,13 +99,19 @@ class SearchSpace:
         self.used += 1
 
     def _orthogonalized(self, vector: Tensor) -> tuple[Tensor, np.ndarray, float]:
-        """The vector off all rows, its coefficients on them, and the norm of what is left."""
+        """The vector off all rows, its coefficients on them, and the norm of what is left.
+
+        A compression's range is left last and at the vector's final length: rounding on that
+        range would otherwise grow, product by product, into eigenvectors of what was removed.
+        """
         rows = self.rows[: self.used]
         total = torch.zeros(self.used, dtype=vector.dtype, device=vector.device)
         for _ in range(2):
             part = rows @ vector
             vector.addmv_(rows.T, part, alpha=-1)
             total += part
+        if self._keep is not None:
+            vector = self._keep(vector)
         return vector, total.double().cpu().numpy(), float(vector.norm())
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

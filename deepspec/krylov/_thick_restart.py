@@ -51,6 +51,8 @@ class Search:
             while not self._done():
                 if space.products >= budget:
                     pairs = self._pairs()
+                    if store is not None:  # with more products allowed it goes on from here
+                        store.save(*self.state())
                     raise NotConverged(
                         f"{space.products} products were not enough for {self.k} pairs at "
                         f"tol={self.tol:g}; residuals are {pairs.residuals.tolist()}. Allow more "
@@ -151,7 +153,8 @@ class Search:
         return Eigenpairs(
             torch.from_numpy(values[chosen]).to(like),
             space.combine(coordinates[:, chosen]),
-            torch.from_numpy(np.hypot(residuals[chosen], self.forgotten)).to(like),
+            # Of the recurrence, what was forgotten, and rounding, which neither of them sees.
+            torch.from_numpy(np.hypot(residuals[chosen], self.forgotten) + self._floor()).to(like),
             space.products,
             self.missed,
         )

@@ -33,7 +33,9 @@ class SpectralDensity:
 
     Everything is drawn from the Ritz values in :attr:`quadrature`; another κ or another grid
     (:meth:`redraw`) costs no product. Values are averages over the cells of the grid, the first and
-    the last of which reach to infinity, so that the total mass Σ values · spacing is 1.
+    the last of which reach to infinity, so that the total mass Σ values · spacing is 1. Where a
+    run found every eigenvalue (:attr:`Quadrature.eigenvalues`) each has the mass 1/p, and the
+    bands have no width.
 
     Attributes
     ----------
@@ -95,8 +97,8 @@ class SpectralDensity:
     def _drawn(self) -> tuple[Float[Tensor, " k"], Curve]:
         seen = self.quadrature
         grid, edges = cells(*self.range, self.points)
-        marks = Marks(seen.ritz_values, seen.ritz_weights, *seen.intervals)
-        return grid, draw(marks, edges, self.sigma, seen.dimension)
+        exact = seen.eigenvalues is not None
+        return grid, draw(Marks(*seen.marks), edges, self.sigma, seen.dimension, exact)
 
     @property
     def grid(self) -> Float[Tensor, " k"]:
@@ -171,6 +173,8 @@ class SpectralDensity:
     def _beta_limit(self, share: Tensor, level: float, side: int) -> Tensor:
         """F such that mass beyond ``share`` has probability (1 − level)/2, by bisection."""
         self._quantile(level)
+        if self.quadrature.eigenvalues is not None:
+            return share
         freedom = self.quadrature.dimension * self.quadrature.ritz_values.shape[0] / 2
         tail = (1 - level) / 2 if side < 0 else (1 + level) / 2
         share = share.clamp(0, 1)
@@ -292,7 +296,8 @@ def spectral_density(
         Where the directions come from: drawn on the CPU in float64, so the same on every device.
         With neither, seed 0.
     checkpoint, checkpoint_every
-        As in :func:`deepspec.krylov.lanczos`.
+        As in :func:`deepspec.krylov.lanczos`. It is the run that is saved, not how it is drawn:
+        :func:`log_spectral_density` with the same steps, probes and seed goes on from it too.
 
     Raises
     ------

@@ -52,7 +52,12 @@ def top_eigenpairs(
     that under "one was missed" is at most 1.648 √p exp(−√ε' (2q − 1)) (Kuczyński and
     Woźniakowski, 1992, Theorem 4.2: q products, ε' the gap to the k-th value relative to the
     spread); this is :attr:`Eigenpairs.missed`. It is followed until that is below 1 %, or for a
-    sixth of the products so far (at least 6), whichever is sooner.
+    sixth of the products so far (at least 6), whichever is sooner. So copies are not lost where a
+    gap follows the pairs. Where none does (k ends inside a bulk or between near values) the
+    second limit ends it, ``missed`` is near 1, and the last values may be of fewer copies than A
+    has: to rule that out takes about as many products again, so it is left to the caller: a
+    larger ``k``, up to the next gap, or the same search on ``A.deflate(pairs)``, whose largest
+    value must lie below these.
 
     Finally one product with a random combination of the pairs is compared with what the
     recurrence says of them, so that an operator which is not symmetric or not deterministic
@@ -89,6 +94,7 @@ def top_eigenpairs(
     tensor([3.0000, 3.0000], dtype=torch.float64)
     """
     k = _checked(A, k, which, tol, start)
+    start = None if start is None else start.detach()
     capacity = 2 * k + 20 if max_subspace is None else max_subspace
     check_whole(capacity, k + 5, "max_subspace")
     budget = 100 * k + 1000 if max_products is None else max_products

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import load_state, save_state
+from deepspec.krylov._arguments import check_operator, check_whole
+from deepspec.krylov._probes import dimension, resolve_seed
 from deepspec.krylov.density import SpectralDensity, spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
 from deepspec.krylov.pairs import Eigenpairs
@@ -100,6 +103,7 @@ def joined_spectrum(
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
     seed: int | None = None,
+    generator: torch.Generator | None = None,
     **drawing: Any,
 ) -> JoinedSpectrum:
     """The k largest eigenpairs of A, and the density of what remains when they are deflated.
@@ -109,18 +113,33 @@ def joined_spectrum(
 
     Parameters
     ----------
-    k, seed, checkpoint, checkpoint_every
-        As in :func:`top_eigenpairs`; the two runs have a checkpoint each, in one folder.
+    k
+        As in :func:`top_eigenpairs`, but below the number of eigenvalues.
+    seed, generator, checkpoint, checkpoint_every
+        As in :func:`top_eigenpairs`, for both runs, which have a checkpoint each, in the folders
+        ``pairs`` and ``rest`` of one.
     steps, probes, drawing
         As in :func:`spectral_density`.
 
-    >>> import torch
+    Raises
+    ------
+    ValueError
+        If ``k`` pairs would leave nothing for a density.
+
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([9.0, 2.0, 1.0, 0.0], dtype=torch.float64)))
     >>> whole = joined_spectrum(A, k=1)
     >>> whole.pair_mass, bool(whole.rest.ritz_values.max() < 3)
     (0.25, True)
     """
+    check_operator(A)
+    check_whole(k, 1, "k")
+    if k >= dimension(A):
+        raise ValueError(
+            f"expected k below {dimension(A)}, the number of eigenvalues, so that there is a rest "
+            f"to draw; got k={k}: ask for fewer, or top_eigenpairs for them all"
+        )
+    seed = resolve_seed(seed, generator)
     folder = None if checkpoint is None else Path(checkpoint)
     pairs = top_eigenpairs(
         A,

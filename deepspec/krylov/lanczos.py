@@ -5,90 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import scipy.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.checkpoint import Checkpoint, as_tensor
-from deepspec.krylov._arguments import check_operator, check_vectors, check_whole
+from deepspec.krylov._arguments import check_operator, check_vectors, check_whole, not_finite
 from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import dimension, normal_vector, resolve_seed
 from deepspec.krylov._progress import progress
+from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
 
 Reorthogonalize = Literal["none", "full"]
-
-
-@dataclass(frozen=True, eq=False)
-class Tridiagonal:
-    """T = VᵀAV, the matrix of A on the Krylov space of one start vector ([002], Algorithms 1–2).
-
-    Attributes
-    ----------
-    diagonal, off_diagonal
-        α_1 … α_m and β_1 … β_{m−1}, in float64.
-    next_off_diagonal
-        β_m, which couples the space to what lies outside; 0 when nothing does.
-    exhausted
-        Whether the start vector's invariant subspace was reached: then the Ritz values are
-        eigenvalues and the weights are exact.
-    basis
-        V where the run was reorthogonalised, else None.
-
-    >>> T = Tridiagonal(torch.tensor([1.0, 1.0]), torch.tensor([1.0]), 0.5, False, None)
-    >>> T.ritz_values, T.ritz_weights
-    (tensor([0., 2.], dtype=torch.float64), tensor([0.5000, 0.5000], dtype=torch.float64))
-    """
-
-    diagonal: Float[Tensor, " m"]
-    off_diagonal: Float[Tensor, " m-1"]
-    next_off_diagonal: float
-    exhausted: bool
-    basis: Float[Tensor, "p m"] | None
-
-    @cached_property
-    def _eigen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Eigenvalues, and the first and the last row of the eigenvectors."""
-        diagonal, beside = self.diagonal.double().numpy(), self.off_diagonal.double().numpy()
-        if diagonal.shape[0] == 1:
-            return diagonal.copy(), np.ones(1), np.ones(1)
-        values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, beside)
-        return values, vectors[0].copy(), vectors[-1].copy()
-
-    @property
-    def ritz_values(self) -> Float[Tensor, " m"]:
-        """Eigenvalues of T, ascending: the nodes of the start vector's Gauss quadrature."""
-        return torch.from_numpy(self._eigen[0])
-
-    @property
-    def ritz_weights(self) -> Float[Tensor, " m"]:
-        """y[1]²: the quadrature's weights, of sum 1; each is the start's mass about one node."""
-        return torch.from_numpy(self._eigen[1] ** 2)
-
-    @property
-    def residual_bounds(self) -> Float[Tensor, " m"]:
-        """β_m |y[m]| = ‖A x − θ x‖ for the Ritz vector x: an eigenvalue lies this close to θ."""
-        return torch.from_numpy(abs(self.next_off_diagonal * self._eigen[2]))
-
-    def truncated(self, steps: int) -> Tridiagonal:
-        """The same run as it stood after fewer steps."""
-        if steps >= self.diagonal.shape[0]:
-            return self
-        return Tridiagonal(
-            self.diagonal[:steps],
-            self.off_diagonal[: steps - 1],
-            float(self.off_diagonal[steps - 1]),
-            False,
-            None if self.basis is None else self.basis[:, :steps],
-        )
 
 
 class Recurrence:
@@ -136,15 +69,9 @@ class Recurrence:
         self.previous = None
         square = subtract_then_inner(image, alpha, self.current, image)
         if not math.isfinite(square):
-            raise FloatingPointError(
-                f"product {count + 1} of {type(self.operator).__name__} holds NaN or infinity; "
-                "look for them in the parameters, the data or the loss"
-            )
-        if self._keep is not None:
-            image = self._keep(image)
-            square = inner(image, image)
-        if self.basis is not None:
-            image = self._orthogonalized(image, count + 1)
+            raise not_finite(self.operator, f"product {count + 1}")
+        if self._keep is not None or self.basis is not None:
+            image = self._off(image, count + 1)
             square = inner(image, image)
         beta = math.sqrt(square)
         self.alphas.append(alpha)
@@ -157,12 +84,19 @@ class Recurrence:
         self.betas.append(beta)
         self.previous, self.current = self.current, image
 
-    def _orthogonalized(self, vector: Tensor, count: int) -> Tensor:
-        assert self.basis is not None
-        rows = self.basis[:count]
-        for _ in range(2):
-            vector.addmv_(rows.T, rows @ vector, alpha=-1)
-        return vector
+    def _off(self, vector: Tensor, count: int) -> Tensor:
+        """Off what a compression removed, and off the basis where there is one.
+
+        What was removed comes off twice, last at the vector's final length, or else its rounding
+        would be a part of a short vector, and A large on it.
+        """
+        if self._keep is not None:
+            vector = self._keep(vector)
+        if self.basis is not None:
+            rows = self.basis[:count]
+            for _ in range(2):
+                vector.addmv_(rows.T, rows @ vector, alpha=-1)
+        return vector if self._keep is None else self._keep(vector)
 
     def _fresh_direction(self, count: int) -> Tensor:
         """After an invariant subspace: stop, or with a basis go on in what is orthogonal to it."""
@@ -170,9 +104,7 @@ class Recurrence:
             self.exhausted = True
             return self.current
         vector = normal_vector(self.operator, self.seed, 1_000_000 + count)
-        if self._keep is not None:
-            vector = self._keep(vector)
-        vector = self._orthogonalized(vector, count)
+        vector = self._off(vector, count)
         return vector.div_(math.sqrt(inner(vector, vector)))
 
     def tridiagonal(self, with_basis: bool = True) -> Tridiagonal:
@@ -222,8 +154,8 @@ def lanczos(
     β_j v_{j+1} = A v_j − α_j v_j − β_{j−1} v_{j−1} ([002], Algorithm 1 with
     ``reorthogonalize="full"``, Algorithm 2 with ``"none"``): one product a step. Inner products
     accumulate in float64. Without reorthogonalisation three vectors of length p are kept and
-    ghost copies of converged eigenvalues appear (see :func:`deepspec.krylov.ghosts`); with it,
-    one vector a step.
+    ghost copies of converged eigenvalues appear (:attr:`SpectralDensity.ghosts` flags them); with
+    it, one vector a step.
 
     Parameters
     ----------
@@ -235,7 +167,8 @@ def lanczos(
         subspace is followed by a random direction orthogonal to it, with β = 0: so p steps
         give every eigenvalue, repeated ones too, and the weights stay those of ``start``.
     start
-        v, of any length but 0.
+        v, of any length but 0. What a :class:`~deepspec.operators.algebra.Compression` removed is
+        taken out of it.
     seed, generator
         Where those random directions come from.
     checkpoint, checkpoint_every
@@ -245,11 +178,12 @@ def lanczos(
     Raises
     ------
     ValueError
-        If ``steps`` is below 1, ``start`` is zero or not finite, or ``reorthogonalize`` unknown.
+        If ``steps`` is below 1, ``start`` is zero, not finite or all in what a compression
+        removed, or ``reorthogonalize`` unknown.
     TypeError
         If an argument is of another kind, or ``start`` of another dtype or device.
     FloatingPointError
-        If a product is not finite.
+        If a product is not finite, or its square.
     CheckpointMismatch
         If the checkpoint is of another operator, start or configuration.
 
@@ -264,7 +198,7 @@ def lanczos(
     full = check_reorthogonalize(reorthogonalize)
     check_vectors(A, start, columns=False)
     chosen = resolve_seed(seed, generator)
-    run = Recurrence(A, start / math.sqrt(inner(start, start)), steps, full, chosen)
+    run = Recurrence(A, _unit(A, start.detach()), steps, full, chosen)
     if checkpoint is None:
         complete(run, None)
         return run.tridiagonal()
@@ -276,6 +210,25 @@ def lanczos(
         run.restore(*saved)
     complete(run, store)
     return run.tridiagonal()
+
+
+def _unit(A: SymmetricOperator, start: Tensor) -> Tensor:
+    """A start of length 1, off what a compression removed: the recurrence multiplies by A itself.
+
+    Scaled by its largest entry first, so that no square under- or overflows.
+    """
+    vector = start / torch.linalg.vector_norm(start, math.inf)
+    if isinstance(A, Compression):
+        length = inner(vector, vector) ** 0.5
+        vector = A.keep(vector)
+        left = inner(vector, vector) ** 0.5
+        if left <= 100 * torch.finfo(A.dtype).eps * length:
+            raise ValueError(
+                "expected a start with a part in what the compression left, got one in the range "
+                "that it removed; start from another vector, such as a random one"
+            )
+        vector = A.keep(vector / left)
+    return vector.div_(inner(vector, vector) ** 0.5)
 
 
 def complete(run: Recurrence, store: Checkpoint | None) -> None:

@@ -60,20 +60,19 @@ class LogSpectralDensity:
 
     @cached_property
     def _logarithms(self) -> tuple[Tensor, Tensor, Tensor]:
-        """log(|θ| + ε) of every Ritz value and of the two ends of its interval."""
-        seen = self.quadrature
-        left, right = seen.intervals
-        left = torch.where((left < 0) & (seen.ritz_values >= 0), torch.zeros_like(left), left)
-        right = torch.where((right > 0) & (seen.ritz_values < 0), torch.zeros_like(right), right)
+        """log(|θ| + ε) of every place of mass and of the two ends of its interval."""
+        values, _, left, right = self.quadrature.marks
+        left = torch.where((left < 0) & (values >= 0), torch.zeros_like(left), left)
+        right = torch.where((right > 0) & (values < 0), torch.zeros_like(right), right)
         near, far = torch.minimum(left.abs(), right.abs()), torch.maximum(left.abs(), right.abs())
-        places = (seen.ritz_values.abs() + self.epsilon).log()
+        places = (values.abs() + self.epsilon).log()
         return places, (near + self.epsilon).log(), (far + self.epsilon).log()
 
     @cached_property
     def _extremes(self) -> tuple[float, float]:
         """The least and the largest logarithm, with 5 % of margin."""
         places, _, far = self._logarithms
-        heavy = self.quadrature.ritz_weights > 0
+        heavy = self.quadrature.marks[1] > 0
         low, high = float(places[heavy].min()), float(far[heavy].max())
         added = 0.05 * max(high - low, 1.0)
         return low - added, high + added
@@ -116,15 +115,17 @@ class LogSpectralDensity:
 
     def _side(self, side: Side) -> Curve:
         seen = self.quadrature
+        values, weights = seen.marks[:2]
         chosen = {
-            "both": torch.ones_like(seen.ritz_values, dtype=torch.bool),
-            "positive": seen.ritz_values >= 0,
-            "negative": seen.ritz_values < 0,
+            "both": torch.ones_like(values, dtype=torch.bool),
+            "positive": values >= 0,
+            "negative": values < 0,
         }[side]
-        masses = torch.where(chosen, seen.ritz_weights, torch.zeros_like(seen.ritz_weights))
+        masses = torch.where(chosen, weights, torch.zeros_like(weights))
         places, near, far = self._logarithms
         edges = cells(*self.range, self.points)[1]
-        return draw(Marks(places, masses, near, far), edges, self.sigma, seen.dimension)
+        exact = seen.eigenvalues is not None
+        return draw(Marks(places, masses, near, far), edges, self.sigma, seen.dimension, exact)
 
     @cached_property
     def _curves(self) -> dict[Side, Curve]:

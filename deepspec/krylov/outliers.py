@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -65,8 +66,9 @@ def count_outliers(
     Raises
     ------
     ValueError
-        If there are fewer than 7 values, ``end`` is unknown, or ``threshold`` or ``window`` cannot
-        be right.
+        If there are fewer than 7 values, ``end`` is unknown, ``threshold`` or ``window`` cannot
+        be right, a value or residual is NaN or infinite, or the widest gap has fewer than 5 gaps
+        after it to be compared with and stands out from all others before it.
 
     >>> import torch
     >>> values = torch.tensor([9.0, 8.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
@@ -84,6 +86,11 @@ def count_outliers(
         raise ValueError(
             f"expected at least 7 eigenvalues to tell a gap from the spacing, got "
             f"{values.shape[0]}; ask top_eigenpairs for more"
+        )
+    if not bool(torch.isfinite(values).all() & torch.isfinite(residuals).all()):
+        raise ValueError(
+            "expected finite eigenvalues and residuals, got NaN or infinity; look for them in the "
+            "operator"
         )
     if end == "smallest":
         values, residuals = -values.flip(0), residuals.flip(0)
@@ -103,6 +110,19 @@ def _widest(
         score = (gap - error) / max(spacing, rounding, 1e-300)
         if score > best.score:
             best = Outliers(place + 1, gap, error, score, threshold)
+    if best.score <= threshold:
+        _check_late(gaps, errors, threshold)
     if best.score > threshold:
         return best
     return Outliers(0, best.gap, best.gap_error, best.score, threshold)
+
+
+def _check_late(gaps: Tensor, errors: Tensor, threshold: float) -> None:
+    """Raise where a gap that stands out has too few gaps after it to be a candidate."""
+    place = len(gaps) - 5 + int(gaps[-5:].argmax())
+    others = (gaps.sum() - gaps[place]) / (len(gaps) - 1)
+    if float(gaps[place] - errors[place]) > threshold * float(others):
+        raise ValueError(
+            f"expected at least {place + 7} eigenvalues to judge the gap of {gaps[place]:.3g} "
+            f"after the first {place + 1}, got {len(gaps) + 1}; ask top_eigenpairs for more"
+        )

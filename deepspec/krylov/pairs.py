@@ -23,12 +23,15 @@ class Eigenpairs:
     vectors
         Orthonormal columns, in the order of the values.
     residuals
-        ‖A v − λ v‖ for each: an eigenvalue of A lies no further from λ than this.
+        ‖A v − λ v‖ for each: an eigenvalue of A lies no further from λ than this. At least
+        10 ε ‖A‖, which is what the products' rounding may hide.
     products
         How many products with A they cost.
     missed
         A bound on the probability that an eigenvalue that belongs here was missed (another copy
-        of a repeated one, say): see :func:`top_eigenpairs`. NaN where nothing is known.
+        of a repeated one, say): see :func:`top_eigenpairs`. Small where a gap follows the pairs;
+        1 where none does, as inside a bulk: that says that nothing was shown, not that
+        something is missing. NaN where nothing is known.
     """
 
     values: Float[Tensor, " k"]

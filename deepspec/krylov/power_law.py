@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from deepspec.krylov.density import SpectralDensity
-from deepspec.krylov.log_density import LogSpectralDensity
+from deepspec.krylov.log_density import LogSpectralDensity, Side
+
+SIDES: tuple[Side, ...] = ("both", "positive", "negative")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PowerLaw:
 def fit_power_law(
     density: LogSpectralDensity | SpectralDensity,
     range: tuple[float, float],
-    side: str = "both",
+    side: Side = "both",
 ) -> PowerLaw:
     """Least squares of log φ on log |λ| over a range ([002], Figure 16).
 
@@ -75,17 +77,18 @@ def fit_power_law(
         curves = {"both": density.values, "positive": density.positive}
         curves["negative"] = density.negative
         magnitude, extent = density.grid - density.epsilon, density.sigma
-        share = density.standard_error() / density.values.clamp_min(1e-300)
+        errors = {name: density.standard_error(name) for name in SIDES}
     else:
         curves = {"positive": density.values, "negative": density.values.flip(0)}
         turned = side == "negative"
         magnitude = -density.grid.flip(0) if turned else density.grid
         extent = density.sigma / math.sqrt(low * high)
-        share = density.standard_error / density.values.clamp_min(1e-300)
-        share = share.flip(0) if turned else share
+        own = density.standard_error
+        errors = {"positive": own, "negative": own.flip(0)}
     if side not in curves:
         raise ValueError(f"expected side to be one of {', '.join(curves)}; got {side!r}")
     values = curves[side]
+    share = errors[side] / values.clamp_min(1e-300)
     inside = (magnitude >= low) & (magnitude <= high) & (values > 0)
     count = int(inside.sum())
     if count < 3:

@@ -14,7 +14,8 @@ from torch import Tensor
 from deepspec.checkpoint import Checkpoint
 from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
-from deepspec.krylov.lanczos import Recurrence, Tridiagonal
+from deepspec.krylov.lanczos import Recurrence
+from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
 
 
@@ -123,6 +124,17 @@ class Quadrature:
                 return self.ritz_values[row][own]
         return None
 
+    @property
+    def marks(self) -> tuple[Float[Tensor, "n m"], ...]:
+        """Places, masses, left and right ends: what a density is drawn from.
+
+        The masses are the weights that the probes saw, unless :attr:`eigenvalues` is known.
+        """
+        if self.eigenvalues is None:
+            return self.ritz_values, self.ritz_weights, *self.intervals
+        exact = self.eigenvalues[None]
+        return exact, torch.full_like(exact, 1 / self.dimension), exact, exact
+
     def cumulative(self, points: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """The share of eigenvalues at or below each point.
 
@@ -148,8 +160,11 @@ class Quadrature:
 
         The inequalities of Chebyshev, Markov and Stieltjes (Szegő, Orthogonal Polynomials,
         Theorem 3.41.1): up to a node, at least the weights before it and at most with its own.
-        What a converged node weighs is in no doubt.
+        What a converged node weighs is in no doubt. Where :attr:`eigenvalues` is known, both are
+        :meth:`cumulative`.
         """
+        if self.eigenvalues is not None:
+            return self.cumulative(points), self.cumulative(points)
         rows, columns = self.ritz_values.shape
         lower, upper = torch.zeros_like(points), torch.zeros_like(points)
         for row in range(rows):
@@ -161,10 +176,6 @@ class Quadrature:
             lower += summed[before] - doubtful[before]
             upper += summed[before] + doubtful[(before + 1).clamp_max(columns + 1)]
         return (lower / rows).clamp(0, 1), (upper / rows).clamp(0, 1)
-
-    def moment(self, power: int) -> float:
-        """Σ λ^power / dimension, as the probes saw it; exact for each probe to power 2 m − 1."""
-        return float((self.ritz_weights * self.ritz_values**power).sum(1).mean())
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """As a manifest's entries and arrays."""

@@ -68,6 +68,10 @@ class AlgebraicOperator(SymmetricOperator):
 
         For exact eigenpairs this is A − Σ λ_i v_i v_iᵀ; for approximate ones it is the better
         of the two, because no cross terms remain.
+
+        Multiples of it are compressions, too. A *sum* with it is not: what was removed here is not
+        removed from the other terms, so that the sum has all p eigenvalues and a density counts
+        those of the removed directions. To keep them out, add first, then deflate.
         """
         return Compression(self, ColumnSpace(pairs.vectors))
 
@@ -285,6 +289,10 @@ class Compression(Shaped):
     def removed(self) -> int:
         """The dimension of the subspace that was taken away."""
         return self.projector.rank
+
+    def __mul__(self, factor: float) -> Compression:
+        """What is left of the multiple: still without the zeros of what was removed."""
+        return Compression(LinearCombination.of((float(factor), self.operator)), self.projector)
 
     def keep(self, columns: Float[Tensor, "p ..."]) -> Float[Tensor, "p ..."]:
         """(I − P) times columns."""

@@ -226,3 +226,12 @@ def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match=r"got torch\.float32"):
         A @ torch.ones(P)
     assert (A @ torch.ones(P, 0, dtype=torch.float64)).shape == (P, 0)
+
+
+def test_a_multiple_of_a_compression_is_a_compression() -> None:
+    A = MatrixOperator(torch.diag(torch.tensor([9.0, 2.0, 1.0], dtype=torch.float64)))
+    B = A.project_out(ColumnSpace(torch.eye(3, dtype=torch.float64)[:, :1]))
+    for multiple, factor in ((2 * B, 2.0), (B / 4, 0.25), (-B, -1.0)):
+        assert isinstance(multiple, Compression)
+        assert multiple.removed == 1
+        assert torch.equal(multiple.to_dense(), factor * B.to_dense())

@@ -1,5 +1,6 @@
 """Killed at any moment and started again, a run ends in the same bits; another run is refused."""
 
+import json
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ import torch
 
 from deepspec.checkpoint import Checkpoint, CheckpointMismatch, load_state, save_state
 from deepspec.krylov import (
+    NotConverged,
     joined_spectrum,
     lanczos,
     log_spectral_density,
@@ -198,3 +200,56 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     arrays.unlink()
     with pytest.raises(FileNotFoundError, match="is gone"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda manifest: manifest.pop("arrays"),
+        lambda manifest: manifest.pop("sha256"),
+        lambda manifest: manifest.pop("progress"),
+        lambda manifest: manifest.pop("plan"),
+        lambda manifest: manifest.update(configuration="x"),
+        lambda manifest: manifest.update(progress=[3]),
+        lambda manifest: manifest.update(arrays=4),
+    ],
+)
+def test_a_damaged_manifest_is_named(damage, tmp_path: Path) -> None:
+    Checkpoint(tmp_path, 0, {"steps": 3}).save({"done": 1}, {"x": torch.zeros(3)})
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    damage(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged .*; delete the folder"):
+        Checkpoint(tmp_path, 0, {"steps": 3}).load()
+
+
+def test_a_stray_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".x.part").mkdir()
+    save_state(tmp_path, {}, {"x": torch.zeros(3)})
+    assert (tmp_path / ".x.part").is_dir()
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here already")
+    A = Breaking(SPECTRUM, 1)  # one product is the fingerprint's at most
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"folder that can be written to.*give another path"):
+            lanczos(A, 5, normal(300), checkpoint=path)
+
+
+def test_what_did_not_converge_goes_on_with_more_products(tmp_path: Path) -> None:
+    straight = top_eigenpairs(Breaking(SPECTRUM, -1), 5, tol=1e-4)
+    with pytest.raises(NotConverged):
+        top_eigenpairs(Breaking(SPECTRUM, -1), 5, tol=1e-4, max_products=20, checkpoint=tmp_path)
+    rest = Breaking(SPECTRUM, -1)
+    pairs = top_eigenpairs(rest, 5, tol=1e-4, checkpoint=tmp_path)
+    assert torch.equal(pairs.vectors, straight.vectors)
+    assert rest.products == straight.products - 20
+
+
+def test_the_same_run_drawn_otherwise_shares_its_checkpoint(tmp_path: Path) -> None:
+    spectral_density(Breaking(SPECTRUM, -1), 20, 2, checkpoint=tmp_path)
+    again = Breaking(SPECTRUM, -1)
+    log_spectral_density(again, 20, 2, checkpoint=tmp_path)
+    assert again.products == 0

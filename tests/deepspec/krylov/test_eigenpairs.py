@@ -63,6 +63,14 @@ def test_copies_are_not_lost(copies: int) -> None:
         assert pairs.missed < 0.01
 
 
+def test_copies_without_a_gap_after_them_are_not_vouched_for() -> None:
+    """Tenfold values a hundredth apart: no small number of products rules out a missed copy."""
+    spectrum = torch.linspace(0, 1, 100, dtype=torch.float64).repeat_interleave(10)
+    pairs = top_eigenpairs(Diagonal(spectrum), 2, seed=0)
+    assert pairs.missed > 0.5
+    assert float(top_eigenpairs(Diagonal(spectrum).deflate(pairs), 1).values[0]) > 1 - 1e-9
+
+
 ARPACK_CASES = {
     "outliers on a bulk": np.r_[np.linspace(3, 20, 10), np.linspace(0.1, 2, 1990)],
     "a net's": np.r_[10 * 0.7 ** np.arange(10), 0.2 * np.linspace(0, 1, 1990) ** 4],
@@ -104,6 +112,23 @@ def test_a_good_start_block_saves_products() -> None:
     assert top_eigenpairs(Diagonal(spectrum), 10, start=exact).products < helped.products
 
 
+def test_reported_residuals_are_no_smaller_than_the_true_ones() -> None:
+    spectrum = torch.cat([torch.zeros(390), torch.arange(1.0, 11.0)]).double()
+    for seed in range(5):
+        A = rotated(spectrum, torch.float32, seed)
+        pairs = top_eigenpairs(A, 5)
+        true = (A.matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
+        assert (true <= pairs.residuals).all()
+
+
+def test_a_start_may_be_a_leaf_of_a_graph(tmp_path) -> None:
+    A = Diagonal(torch.linspace(0, 1, 60, dtype=torch.float64))
+    start = normal(60)[:, None].requires_grad_()
+    pairs = top_eigenpairs(A, 2, start=start, checkpoint=tmp_path)
+    assert not pairs.vectors.requires_grad
+    assert torch.equal(pairs.values, top_eigenpairs(A, 2, start=start.detach()).values)
+
+
 def test_little_memory_costs_products_not_results() -> None:
     spectrum = torch.linspace(0, 1, 300, dtype=torch.float64) ** 2
     small = top_eigenpairs(Diagonal(spectrum), 3, max_subspace=8)
@@ -121,6 +146,22 @@ def test_pairs_of_a_compression_are_of_what_is_left() -> None:
     assert (first.vectors.T @ second.vectors).abs().max() < 1e-10
     few = A.project_out(ColumnSpace(torch.eye(60, dtype=torch.float64)[:, :58]))
     assert top_eigenpairs(few, 10).values.shape == (2,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_was_removed_is_never_found_again(sign: int, dtype: torch.dtype) -> None:
+    """Nor at the end of the rest that is nearer to 0, where a removed direction's 0 would lie."""
+    rest = sign * torch.linspace(1, 2, 397, dtype=torch.float64)
+    A = rotated(torch.cat([torch.tensor([9.0, 8.0, 7.0]).double(), rest]), dtype)
+    B = A.deflate(top_eigenpairs(A, 3, tol=1e-12))
+    pairs = top_eigenpairs(B, 3, "smallest" if sign > 0 else "largest")
+    expected = rest[:3].sort(descending=True).values
+    eps = torch.finfo(dtype).eps
+    assert ((pairs.values - expected).abs() <= pairs.residuals + 100 * eps).all()
+    assert (B.projector @ pairs.vectors).abs().max() < 100 * eps
+    everything = top_eigenpairs(B, 397).values.double()
+    assert (everything - rest.sort(descending=True).values).abs().max() < 100 * eps
 
 
 def test_more_than_there_are_gives_all() -> None:

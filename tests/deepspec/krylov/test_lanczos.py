@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepspec.krylov import lanczos
+from deepspec.krylov import lanczos, top_eigenpairs
 from deepspec.krylov._inner import inner
 from deepspec.krylov.lanczos import Recurrence
 from deepspec.operators.matrix import MatrixOperator
@@ -48,6 +48,28 @@ def test_ritz_values_lie_inside_the_spectrum(name: str, reorthogonalize: str) ->
     assert T.ritz_values.min() >= values.min() - slack
     assert T.ritz_values.max() <= values.max() + slack
     assert abs(float(T.ritz_weights.sum()) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("reorthogonalize", ["none", "full"])
+def test_ritz_values_of_a_compression_are_of_what_is_left(
+    reorthogonalize: str, dtype: torch.dtype
+) -> None:
+    """From a start with a large part in what was removed; at p steps, with nothing left over."""
+    rest = torch.linspace(1, 2, 97, dtype=torch.float64)
+    spectrum = torch.cat([torch.tensor([9.0, 8.0, -7.0]).double(), rest])
+    A = rotated(spectrum, dtype)
+    B = A.deflate(top_eigenpairs(A, 3, "magnitude"))
+    outer = B.projector @ normal(100, dtype=dtype)
+    slack = 100 * torch.finfo(dtype).eps
+    for steps in (5, 100):
+        T = lanczos(B, steps, outer + 1e-3 * normal(100, 1, dtype), reorthogonalize)
+        assert float(T.ritz_values.min()) > 1 - slack
+        assert float(T.ritz_values.max()) < 2 + slack
+    if reorthogonalize == "full":
+        assert (T.ritz_values - rest).abs().max() < slack
+    with pytest.raises(ValueError, match="the range that it removed; start from another"):
+        lanczos(B, 5, outer, reorthogonalize)
 
 
 @pytest.mark.parametrize("name", SPECTRA)
@@ -158,6 +180,20 @@ def test_products_that_are_not_finite_are_named(bad: float) -> None:
     A = Diagonal(torch.tensor([1.0, bad, 2.0]))
     with pytest.raises(FloatingPointError, match="product 1 of Diagonal"):
         lanczos(A, 3, torch.ones(3))
+
+
+@pytest.mark.parametrize("length", [1e-200, 1e200])
+def test_a_start_may_be_of_any_length(length: float) -> None:
+    A = rotated(eigenvalues("indefinite"))
+    wanted = lanczos(A, 5, normal(60)).ritz_values
+    assert torch.allclose(lanczos(A, 5, length * normal(60)).ritz_values, wanted)
+
+
+def test_products_whose_squares_overflow_are_named() -> None:
+    A = rotated(1e160 * eigenvalues("indefinite"))
+    with pytest.raises(FloatingPointError, match=r"square overflows.*scale the operator"):
+        lanczos(A, 5, normal(60))
+    assert lanczos(1e-160 * A, 5, normal(60)).ritz_values.isfinite().all()
 
 
 def test_bad_arguments() -> None:
