@@ -99,7 +99,9 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def damaged(path: Path, error: Exception) -> ValueError:
     """The error for a manifest without what was written there."""
-    return ValueError(f"{path} is damaged ({error!r}); delete the folder")
+    return ValueError(
+        f"{path} was written by another version or is damaged ({error!r}); delete the folder"
+    )
 
 
 def differences(

@@ -14,6 +14,7 @@ def mean_less_each(
     Taken from the most probable class, whose own difference is then a sum of small terms: where
     p is nearly one-hot it is as small as 1 − p, and would be lost beside u.
 
+    >>> import torch
     >>> p = torch.tensor([[1.0, 1e-30]])
     >>> mean_less_each(p, torch.tensor([[[3.0], [5.0]]]))[0, :, 0]
     tensor([ 2.0000e-30, -2.0000e+00])
@@ -28,6 +29,7 @@ def less_one_hot(
 ) -> Float[Tensor, "b C"]:
     """p_i − e_{y_i}, that of the true class being minus the sum of the others.
 
+    >>> import torch
     >>> less_one_hot(torch.tensor([[1.0, 1e-30]]), torch.tensor([[1.0, 0.0]]))
     tensor([[-1.0000e-30,  1.0000e-30]])
     """

@@ -153,8 +153,8 @@ def removed_share(
 
     >>> removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([2.0, 1.0]), 0, 1, 1)
     1.0
-    >>> removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([1.0, 0.0]), 0, 1, 5)
-    0.8888888955116272
+    >>> round(removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([1.0, 0.0]), 0, 1, 5), 3)
+    0.889
     """
     if count < 1 or rank < 1:
         return float("nan")

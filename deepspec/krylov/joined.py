@@ -13,9 +13,10 @@ from torch import Tensor
 from deepspec.checkpoint import load_state, save_state
 from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._probes import dimension, resolve_seed
-from deepspec.krylov.density import SpectralDensity, spectral_density
+from deepspec.krylov.density import spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
 from deepspec.krylov.pairs import Eigenpairs
+from deepspec.krylov.smeared import SpectralDensity
 from deepspec.operators.algebra import AlgebraicOperator
 
 

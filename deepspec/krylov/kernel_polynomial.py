@@ -20,8 +20,8 @@ from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._resuming import opened
-from deepspec.krylov.density import SpectralDensity
 from deepspec.krylov.quadrature import run_probes
+from deepspec.krylov.smeared import SpectralDensity
 from deepspec.operators.base import SymmetricOperator
 
 RANGE_STEPS = 32  # products for the range (Normalization, [002], Algorithm 4)

@@ -52,7 +52,7 @@ def test_standard_errors_are_errors(name: str, products: int) -> None:
         off_norm.append((estimate.value - float(values.norm())) / estimate.standard_error)
     assert A.products == 60 * 2 * products
     assert np.mean(np.abs(off) < 1.96) > 0.94 - 0.058
-    assert np.mean(np.abs(off_norm) < 1.96) > 0.89 - 0.081
+    assert np.mean(np.abs(off_norm) < 1.96) > (0.89 - 0.081 if products == 6 else 0.85)
     for z in (off, off_norm):
         assert np.std(z) > 0.5
         assert np.std(z) < 1.7 or products == 6
