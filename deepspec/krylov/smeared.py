@@ -39,6 +39,7 @@ class SpectralDensity:
         added at both ends.
 
     >>> from deepspec.operators.matrix import MatrixOperator
+    >>> from deepspec.krylov.density import spectral_density
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0])))
     >>> density = spectral_density(A, steps=2)
     >>> round(float(density.values.sum() * density.spacing), 12)
