@@ -23,11 +23,15 @@ class Member:
     observed: Tensor
     factor: Float[Tensor, "1 1 c ..."] | None
 
-    def push(self, tangents: Mapping[str, Tensor]) -> Float[Tensor, "b k ..."]:
-        """How the layer's output changes, times the factor."""
+    def push(
+        self, tangents: Mapping[str, Tensor], onto: Float[Tensor, "b k ..."] | None
+    ) -> Float[Tensor, "b k ..."]:
+        """How the layer's output changes, times the factor, added to ``onto``."""
         own = {name.rpartition(".")[2]: tangents[name] for name in self.layer.names}
         output = self.layer.formula.push(self.observed, own)
-        return output if self.factor is None else output * self.factor
+        if onto is None:
+            return output if self.factor is None else output * self.factor
+        return onto + output if self.factor is None else torch.addcmul(onto, output, self.factor)
 
     def pull(self, errors: Float[Tensor, "b k ..."]) -> dict[str, Tensor]:
         """The transpose, by the parameters' names in θ."""
@@ -71,8 +75,10 @@ class LayeredJacobian(HeldJacobian):
         tangents = self.space.unflatten_columns(columns)
         total: Tensor | None = None
         for group in self.groups:
-            moved = sum(member.push(tangents) for member in group.members)
-            assert isinstance(moved, Tensor)
+            moved: Tensor | None = None
+            for member in group.members:
+                moved = member.push(tangents, moved)
+            assert moved is not None
             # (b, k, ·) times (b, ·, C): for one column much faster than its transpose.
             pushed = torch.bmm(moved.flatten(2), group.deltas.flatten(2).transpose(1, 2))
             total = pushed if total is None else total.add_(pushed)

@@ -26,8 +26,9 @@ class NormalizationFormula(LayerFormula):
         parts = {name: self.spread(tangent, inputs.ndim) for name, tangent in tangents.items()}
         if "weight" not in parts:
             return parts["bias"].expand(len(inputs), -1, *inputs.shape[2:])
-        scaled = inputs * parts["weight"]
-        return scaled + parts["bias"] if "bias" in parts else scaled
+        if "bias" not in parts:
+            return inputs * parts["weight"]
+        return torch.addcmul(parts["bias"], inputs, parts["weight"])
 
     def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
         return self._named(
