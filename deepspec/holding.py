@@ -29,10 +29,20 @@ Kind = TypeVar("Kind", bound=Held)
 
 @dataclass(frozen=True)
 class Way(Generic[Kind]):
-    """One way to hold a batch: how, and after how many products of so many seconds it pays."""
+    """One way to hold a batch: how, what that costs, and what it saves.
+
+    The cost is given in products without it and in seconds beside, the gain as a share of each
+    product to come; roughly, to know what is worth trying.
+    """
 
     build: Callable[[slice, BatchFunction], Kind | None]
-    pays: Callable[[int, float], bool]
+    products: float
+    seconds: float
+    saves: float
+
+    def pays(self, products: int, seconds: float) -> bool:
+        """Whether so many products, of so many seconds each, gain more than it costs."""
+        return products * self.saves > self.products + self.seconds / seconds
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,11 @@ class Holding:
     def _improve(self, purpose: Purpose[Kind], decision: Decision) -> Kind | None:
         """Try what has come to pay; a first batch held in a way that is faster, if there is one."""
         better: Kind | None = None
-        untried = {name: way for name, way in purpose.ways.items() if name not in decision.tried}
+        untried = {
+            name: way
+            for name, way in purpose.ways.items()
+            if name not in decision.tried and way.pays(decision.products, float("inf"))
+        }
         if not untried:
             return None
         rows, function = next(self._functions())
@@ -168,7 +182,7 @@ class Holding:
             synchronise(self._device)
             if turn:
                 best = min(best, time.perf_counter() - start)
-        return best
+        return max(best, 1e-9)
 
     def _within_budget(
         self, purpose: Purpose[Kind], way: Way[Kind], first: Kind | None

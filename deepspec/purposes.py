@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from deepspec.autodiff import (
     HeldHessian,
@@ -20,14 +19,8 @@ from deepspec.layers.jacobian import LayeredJacobian
 LogitGradients = Callable[[slice], LogitGradient]
 
 
-def linearising_pays(products: int, seconds: float) -> bool:
-    """Tracing takes a second or two and about fifteen products, and saves a third of each."""
-    return products * seconds > 3 * (1.5 + 15 * seconds)
-
-
-def layers_pay(num_classes: int, products: int, seconds: float) -> bool:
-    """A backward pass for each class, and half a product saved each time."""
-    return products > 10 + num_classes
+# Tracing and folding take about fifteen products and a second or two, and save a third of each.
+TRACING = {"products": 15.0, "seconds": 1.5, "saves": 1 / 3}
 
 
 def jacobian_purpose(
@@ -56,8 +49,9 @@ def jacobian_purpose(
         both(choices.transient(function)(function), function)
 
     ways = {
-        "layers": Way(layered, partial(layers_pay, num_classes)),
-        "linearised": Way(linearised, linearising_pays),
+        # A backward pass for each class, a third of a product each, and the checks.
+        "layers": Way(layered, products=4 + num_classes / 3, seconds=0.0, saves=1 / 2),
+        "linearised": Way(linearised, **TRACING),
     }
     return Purpose("jacobian", transient, both, ways)
 
@@ -80,4 +74,4 @@ def hessian_purpose(choices: Choices, kind: str, gradients: LogitGradients) -> P
         vector = probe(function, 0)
         held.product(vector, vector.clone())
 
-    return Purpose(kind, transient, use, {"linearised": Way(linearised, linearising_pays)})
+    return Purpose(kind, transient, use, {"linearised": Way(linearised, **TRACING)})

@@ -26,18 +26,18 @@ class Samples:
 def purpose(built: list[str], quick: float = 0.0, size: int = 8) -> Purpose[Batch]:
     """Products of 20 ms; one way to hold that pays after 3 of them, and one after 10."""
 
-    def way(name: str, seconds: float, pays_after: int) -> Way[Batch]:
+    def way(name: str, seconds: float, cost: float) -> Way[Batch]:
         def build(rows: slice, function: BatchFunction) -> Batch:
             built.append(name)
             return Batch(size, seconds)
 
-        return Way(build, lambda products, seconds: products >= pays_after)
+        return Way(build, products=cost, seconds=0.001, saves=0.5)
 
     return Purpose(
         "products",
         lambda rows, function: time.sleep(0.02),
         lambda batch, function: time.sleep(batch.seconds),
-        {"early": way("early", 0.005, 3), "late": way("late", quick, 10)},
+        {"early": way("early", 0.005, 1.3), "late": way("late", quick, 4.8)},
     )
 
 
@@ -100,3 +100,16 @@ def test_a_plan_is_followed_whatever_the_clock_and_the_budget() -> None:
     held.keep(wanted, 1000)
     assert plan == {"products: kept": "nothing", "products: batches held": 0}
     assert len(built) == 4
+
+
+def test_few_products_are_not_even_timed() -> None:
+    taken: list[slice] = []
+    wanted = purpose([])
+    counted = Purpose(
+        wanted.name, lambda rows, function: taken.append(rows), wanted.use, wanted.ways
+    )
+    held = holding({})
+    held.keep(counted, 2)
+    assert taken == []
+    held.keep(counted, 1)
+    assert len(taken) == 3
