@@ -8,6 +8,8 @@ OMP_NUM_THREADS=1 for numbers of one core.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,18 @@ def bayes_spectra() -> dict[str, float]:
     }
 
 
+def importing() -> dict[str, float]:
+    """What ``import ccm`` takes in a fresh interpreter, beside an empty one and NumPy's."""
+
+    def run(code: str) -> float:
+        return seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True), 5)
+
+    return {
+        "import ccm (s)": run("import ccm") - (empty := run("")),
+        "import numpy, scipy.optimize (s)": run("import numpy, scipy.optimize") - empty,
+    }
+
+
 def sweep() -> dict[str, float]:
     """A sweep of 12 points at C = 10, D = 100, N = 1,000, two data sets a point."""
     points, replicates = 12, 2
@@ -91,7 +105,7 @@ def main(
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the numbers there.")] = None,
 ) -> None:
     """Measure, print a table, and write JSON if asked."""
-    numbers = fim_products() | bayes_spectra() | sweep()
+    numbers = importing() | fim_products() | bayes_spectra() | sweep()
     table = Table("measure", "value", title="ccm")
     for name, value in numbers.items():
         table.add_row(name, f"{value:.4g}")

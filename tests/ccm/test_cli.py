@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -171,14 +170,8 @@ def test_parsing() -> None:
 
 
 def test_importing_is_light() -> None:
-    """No SymPy, Matplotlib or torch, and less than a second of processor time."""
-    code = (
-        "import ccm, sys, resource; "
-        "print([m for m in ('sympy', 'matplotlib', 'torch', 'sklearn') if m in sys.modules], "
-        "resource.getrusage(resource.RUSAGE_SELF).ru_utime)"
-    )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """No SymPy, Matplotlib or torch; the seconds are measured by ``make bench``."""
+    heavy = ("sympy", "matplotlib", "torch", "sklearn", "pandas")
+    code = f"import ccm, sys; print([m for m in {heavy} if m in sys.modules])"
     text = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert text.stdout.startswith("[] ")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert text.stdout.strip() == "[]"
