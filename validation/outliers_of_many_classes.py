@@ -34,8 +34,8 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
     passed = training.error_rate == 0 and finding.answer == "supported"
     return Verdict(
         passed,
-        f"C = {classes}, n = 5 a class: {clear} of the top C lie above the within part; class "
-        f"means remove {finding.removed:.0%} of them: {finding.answer}",
+        f"C = {classes}, n = 5 a class: {clear} eigenvalues lie above the within part; class "
+        f"means remove {finding.removed:.0%} of the top C: {finding.answer}",
         {"classes": classes, "above": clear, "removed": finding.removed},
     )
 

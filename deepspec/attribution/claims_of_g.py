@@ -144,11 +144,12 @@ def judge_claims(
     }
     findings = []
     for claim, removed in shares.items():
-        projected = math.nan
+        projected, at_most = math.nan, removed
         if claim in CAUSES:
-            after = knockouts[CAUSES[claim]].projected
-            if not bool(after.isnan().any()):
-                projected = measured.removed(CAUSES[claim], after)
+            cause = knockouts[CAUSES[claim]]
+            at_most = measured.removed_at_most(CAUSES[claim], cause.subtracted)
+            if not bool(cause.projected.isnan().any()):
+                projected = measured.removed(CAUSES[claim], cause.projected)
         findings.append(
             judge(
                 claim,
@@ -157,6 +158,7 @@ def judge_claims(
                 nulls[claim],
                 present=present[claim],
                 untrained=untrained.get(claim, math.nan),
+                at_most=at_most,
             )
         )
     return tuple(findings)

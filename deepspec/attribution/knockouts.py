@@ -143,24 +143,28 @@ def removed_share(
     first: int,
     count: int,
     rank: int,
+    beyond: float = 0.0,
 ) -> float:
     """The share of what a knockout of this rank can remove at most, that it does remove.
 
     R = Σ_i (λ_i − λ_i') / Σ_i (λ_i − λ_{i+r}), i over ``count`` places after the ``first``: by
     Weyl (for a projection, Cauchy) no knockout of rank r brings λ_i' below λ_{i+r}, so R lies in
     [0, 1]: 0 when nothing happens, 1 when the features' places are taken by the next eigenvalues.
-    Where λ_{i+r} is beyond the list zero stands in, and R is what is removed at least.
+    Where λ_{i+r} is beyond the list, ``beyond`` stands in: with zero R is what is removed at least,
+    with the list's last value what is removed at most.
 
     >>> removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([2.0, 1.0]), 0, 1, 1)
     1.0
     >>> round(removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([1.0, 0.0]), 0, 1, 5), 3)
     0.889
+    >>> removed_share(torch.tensor([9.0, 2.0, 1.0]), torch.tensor([1.0, 0.0]), 0, 1, 5, beyond=1.0)
+    1.0
     """
     if count < 1 or rank < 1:
         return float("nan")
     places = torch.arange(first, first + count)
-    beyond = torch.cat([before, before.new_zeros(first + count + rank)])
-    at_most = before[places] - beyond[places + rank]
+    longer = torch.cat([before, before.new_full((first + count + rank,), beyond)])
+    at_most = before[places] - longer[places + rank]
     total = float(at_most.sum())
     if total <= 0:
         return float("nan")

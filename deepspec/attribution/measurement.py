@@ -145,6 +145,17 @@ class Measurement:
             return removed_share(before, after, self.count, self.mini, rank)
         return removed_share(before, after, 0, self.places, rank)
 
+    def removed_at_most(self, name: str, after: Float[Tensor, " k"]) -> float:
+        """The same, but for the mini-bulk with what lies beyond the known eigenvalues at its most.
+
+        Where only some places were looked at, the true share is between the two.
+        """
+        if name != "cross_class":
+            return self.removed(name, after)
+        before = self.pairs.values.double().cpu()
+        rank, last = self.part(name).rank, float(before[-1])
+        return removed_share(before, after, self.count, self.mini, rank, beyond=last)
+
 
 def measure(problem: Problem, settings: Settings) -> Measurement:
     """The top eigenpairs of G and the Gram matrix of its means."""

@@ -101,6 +101,7 @@ def judge(
     *,
     present: bool,
     untrained: float = math.nan,
+    at_most: float = math.nan,
 ) -> Finding:
     """The verdict on one claim.
 
@@ -108,6 +109,7 @@ def judge(
 
     * **not decided** if the feature is not there to be removed;
     * **supported** if R ≥ 1/2 and R lies above every null (:func:`exceeds`, level 1 %);
+    * **not decided** if R is known from below only, R < 1/4 and ``at_most`` ≥ 1/4;
     * **not decided** if R ≥ 1/2 but a null does as much (so the cause is not shown to be it); if
       R ≥ 1/4 above every draw, but not so far that their number and spread rule out chance; or
       if 1/4 ≤ R < 1/2 above every null (a part of the cause, not the whole);
@@ -132,6 +134,9 @@ def judge(
     answer: Answer
     if not present or math.isnan(removed):
         answer, reason = "not decided", "the feature is not there to be removed"
+    elif removed < LITTLE <= at_most:
+        answer = "not decided"
+        reason = f"between {removed:.0%} and {at_most:.0%} of it goes; not all its places are known"
     elif removed < LITTLE:
         answer, reason = "not supported", "little of it goes"
     elif beaten:

@@ -171,4 +171,8 @@ def test_exact_and_estimated_spectra_tell_the_same() -> None:
     for claim in claims:
         found, truth = estimated.finding(claim).removed, exact.finding(claim).removed
         assert found == pytest.approx(truth, abs=0.01), claim
+    measured = measure(problem, Settings(exact_up_to=0))
+    after = estimated.knockout("cross_class").subtracted
+    at_most = measured.removed_at_most("cross_class", after)
+    assert at_most >= exact.finding("mini-bulk").removed - 0.01
     assert estimated.finding("mini-bulk").removed <= exact.finding("mini-bulk").removed + 0.01

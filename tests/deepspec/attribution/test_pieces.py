@@ -252,6 +252,13 @@ def test_the_rule(removed: float, nulls: dict, present: bool, answer: str) -> No
     assert ("2 draws of two are too few" in finding.reason) == (nulls is FEW and removed > 0.25)
 
 
+def test_a_share_known_from_below_only_refutes_nothing() -> None:
+    for at_most, answer in ((0.2, "not supported"), (0.3, "not decided")):
+        finding = judge("mini-bulk", 0.15, math.nan, NONE, present=True, at_most=at_most)
+        assert finding.answer == answer
+    assert "between 15% and 30%" in finding.reason
+
+
 def test_a_verdict_needs_a_null() -> None:
     with pytest.raises(ValueError, match="at least one null"):
         judge("outliers", 0.9, math.nan, {}, present=True)
