@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def graph_tensors(output: Tensor) -> list[Tensor]:
-    """The tensors that the graph of ``output`` saved for its backward pass."""
-    found: list[Tensor] = []
+def graph_nodes(output: Tensor) -> Iterator[Any]:
+    """The nodes of the graph of ``output``, each once."""
     seen = set()
     stack = [output.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            stack.extend(parent for parent, _ in node.next_functions)
+
+
+def graph_tensors(output: Tensor) -> list[Tensor]:
+    """The tensors that the graph of ``output`` saved for its backward pass."""
+    found: list[Tensor] = []
+    for node in graph_nodes(output):
         for name in dir(node):
             if name.startswith("_saved_"):
                 value = getattr(node, name)
                 values = value if isinstance(value, tuple | list) else (value,)
                 found.extend(item for item in values if isinstance(item, Tensor))
-        stack.extend(parent for parent, _ in node.next_functions)
     return found
 
 

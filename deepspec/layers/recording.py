@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepspec.batch_function import BatchFunction
 from deepspec.layers.formula import LayerFormula
 from deepspec.layers.formulas import layer_formula
+from deepspec.memory import graph_nodes
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,9 @@ def _uses(output: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, int]:
     """How many edges of the graph of ``output`` lead to each leaf."""
     names = {id(leaf): name for name, leaf in leaves.items()}
     uses = dict.fromkeys(leaves, 0)
-    seen = set()
-    stack = [output.grad_fn]
-    while stack:
-        node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in graph_nodes(output):
         for parent, _ in node.next_functions:
             variable = getattr(parent, "variable", None)
             if id(variable) in names:
                 uses[names[id(variable)]] += 1
-            stack.append(parent)
     return uses
