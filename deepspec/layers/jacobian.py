@@ -29,9 +29,9 @@ class Member:
         """How the layer's output changes, times the factor, added to ``onto``."""
         own = {name.rpartition(".")[2]: tangents[name] for name in self.layer.names}
         output = self.layer.formula.push(self.observed, own)
-        if onto is None:
-            return output if self.factor is None else output * self.factor
-        return onto + output if self.factor is None else torch.addcmul(onto, output, self.factor)
+        if onto is None or self.factor is None:  # the group's first, whose errors are the group's
+            return output
+        return torch.addcmul(onto, output, self.factor)
 
     def pull(self, errors: Float[Tensor, "b k ..."]) -> dict[str, Tensor]:
         """The transpose, by the parameters' names in θ."""
