@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bench.timing import Timing, once, paired
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, lanczos
-from deepspec.networks import mlp, small_vgg
+from deepspec.zoo.networks import mlp, small_vgg
 
 Work = Callable[[], object]
 

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from bench.engine import nets
 from bench.timing import once
 from deepspec import ClassStructure, GaussNewton, Problem
-from deepspec.means import cell_means
-from deepspec.networks import mlp
-from deepspec.tangent_kernel import exact_spectrum, tangent_kernel
-from deepspec.tangent_kernel.accumulation import mirror
-from deepspec.tangent_kernel.jacobian import add_jacobian
-from deepspec.tangent_kernel.kernel import BLOCK_BYTES
+from deepspec.class_structure import cell_means
+from deepspec.neural_tangent_kernel import exact_spectrum, tangent_kernel
+from deepspec.neural_tangent_kernel.accumulation import mirror
+from deepspec.neural_tangent_kernel.jacobian import add_jacobian
+from deepspec.neural_tangent_kernel.kernel import BLOCK_BYTES
+from deepspec.zoo.networks import mlp
 
 ROUNDS = 3
 THETA_TARGET, GRAM_TARGET = 20.0, 6.0

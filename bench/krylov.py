@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from bench.timing import once
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem
-from deepspec.data import digits
 from deepspec.krylov import spectral_density, subspace_iteration, top_eigenpairs
-from deepspec.krylov.lanczos import Recurrence
-from deepspec.networks import mlp
+from deepspec.krylov._lanczos import Recurrence
 from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.operators.base import SymmetricOperator
-from deepspec.training import train
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import mlp
+from deepspec.zoo.training import train
 
 COUNT, TOLERANCE, STEPS = 10, 1e-6, 128
 LIMIT = 2000  # products, after which a contender is out

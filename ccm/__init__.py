@@ -4,9 +4,9 @@ from ccm.bayes import bayes_fim, bayes_spectrum
 from ccm.class_structure import ClassStructure, class_structure
 from ccm.finite_sample import FiniteSampleLaw, finite_sample_law
 from ccm.fisher import LogitSpaceOperator, empirical_fim, fim_operator, fim_trace
-from ccm.journal import ResumeError
 from ccm.logistic import ConvergenceError, LogisticFit, SeparableDataError, fit_logistic
 from ccm.model import CanonicalClassificationModel
+from ccm.resume import ResumeError
 from ccm.simulation import (
     GroupMeans,
     Simulation,

@@ -16,9 +16,9 @@ from jaxtyping import Float
 
 from ccm.bayes import bayes_spectrum
 from ccm.finite_sample import finite_sample_law
-from ccm.journal import Journal, write_atomically
 from ccm.logistic import as_weight_decay
 from ccm.model import CanonicalClassificationModel, as_count
+from ccm.resume import Journal, write_atomically
 from ccm.simulation import simulate, spectrum_group_means
 from ccm.softmax_moments import check_integrable
 from ccm.symmetric import as_alpha, symmetric_spectrum

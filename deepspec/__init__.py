@@ -1,6 +1,14 @@
 """Class structure in the spectra of trained PyTorch classifiers."""
 
 from deepspec.attribution import Attribution, attribute
+from deepspec.class_structure import (
+    Means,
+    cell_means,
+    class_means,
+    cross_class_deviations,
+    own_class_means,
+)
+from deepspec.class_structure.weights import ClassStructure
 from deepspec.krylov import (
     Eigenpairs,
     Estimate,
@@ -24,12 +32,11 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
-from deepspec.means import (
-    Means,
-    cell_means,
-    class_means,
-    cross_class_deviations,
-    own_class_means,
+from deepspec.neural_tangent_kernel import (
+    ExactSpectrum,
+    TangentKernel,
+    exact_spectrum,
+    tangent_kernel,
 )
 from deepspec.operators import (
     ColumnSpace,
@@ -37,14 +44,12 @@ from deepspec.operators import (
     GaussNewton,
     Hessian,
     LinearCombination,
-    LogitSpaceOperator,
     MatrixOperator,
+    PullbackOperator,
     Residual,
     SymmetricOperator,
 )
 from deepspec.problem import Problem
-from deepspec.structure import ClassStructure
-from deepspec.tangent_kernel import ExactSpectrum, TangentKernel, exact_spectrum, tangent_kernel
 
 __all__ = [
     "Attribution",
@@ -60,13 +65,13 @@ __all__ = [
     "KernelPolynomialDensity",
     "LinearCombination",
     "LogSpectralDensity",
-    "LogitSpaceOperator",
     "MatrixOperator",
     "Means",
     "NotConverged",
     "Outliers",
     "PowerLaw",
     "Problem",
+    "PullbackOperator",
     "Residual",
     "SpectralDensity",
     "SymmetricOperator",

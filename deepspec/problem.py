@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deepspec.batch_function import BatchFunction
-from deepspec.batches import Batches, move
-from deepspec.engine import Engine, refuse_autocast
-from deepspec.first_pass import logits_and_labels, require_repeatable
-from deepspec.hints import explained
-from deepspec.parameters import parameter_space
-from deepspec.softmax import less_one_hot
+from deepspec.classifier.batches import Batches, move
+from deepspec.classifier.checks import logits_and_labels, require_repeatable
+from deepspec.classifier.logit_function import LogitFunction
+from deepspec.classifier.parameters import parameter_space
+from deepspec.classifier.remedies import explained
+from deepspec.classifier.softmax import softmax_residual
+from deepspec.engine.engine import Engine, refuse_autocast
 
 
 class Problem:
@@ -57,7 +57,7 @@ class Problem:
     Raises
     ------
     ValueError
-        On anything that would make the spectra wrong: see :mod:`deepspec.first_pass`.
+        On anything that would make the spectra wrong: see :mod:`deepspec.classifier.checks`.
     TypeError
         If the data are in none of the accepted forms.
     """
@@ -143,10 +143,10 @@ class Problem:
             if name not in self._parameters
         }
 
-    def _labelled(self) -> Iterator[tuple[BatchFunction, Tensor]]:
+    def _labelled(self) -> Iterator[tuple[LogitFunction, Tensor]]:
         """A pass over the data: each batch's logit function and labels."""
         for inputs, labels in self._batches:
-            function = BatchFunction(
+            function = LogitFunction(
                 self._model,
                 self.space,
                 self._parameters,
@@ -156,7 +156,7 @@ class Problem:
             )
             yield function, labels.to(self.device)
 
-    def functions(self) -> Iterator[tuple[slice, BatchFunction]]:
+    def functions(self) -> Iterator[tuple[slice, LogitFunction]]:
         """A pass over the data: each batch's rows, and its logits as a function of θ."""
         start = 0
         for function, labels in self._labelled():
@@ -177,7 +177,7 @@ class Problem:
 
         Assign a plan of the same problem to make the same choices again, bit for bit.
         """
-        return self.engine.choices.plan
+        return self.engine.autotuner.plan
 
     @plan.setter
     def plan(self, plan: dict[str, str | int]) -> None:
@@ -229,7 +229,7 @@ class Problem:
     @property
     def residuals(self) -> Float[Tensor, "n C"]:
         """p_i − y_i, the derivative of each sample's loss by its logits, float64."""
-        return less_one_hot(self.probabilities, self.one_hot(self.labels))
+        return softmax_residual(self.probabilities, self.one_hot(self.labels))
 
     def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
         """e_y for each label, float64."""
@@ -237,7 +237,7 @@ class Problem:
 
     def gradient(self) -> Float[Tensor, " p"]:
         """The gradient of the mean loss, Jᵀ(p − y)/n."""
-        return self.engine.pull(self.residuals[:, :, None] / self.num_samples)[:, 0]
+        return self.engine.vjp(self.residuals[:, :, None] / self.num_samples)[:, 0]
 
     def fingerprint(self) -> dict[str, str | int | float]:
         """What tells this problem from another one: sizes, and a hash of θ, outputs and labels."""

@@ -13,14 +13,14 @@ from torch import nn
 from deepspec import Problem
 from deepspec.attribution import CLAIMS, Attribution, SplitAttribution, attribute
 from deepspec.attribution.decomposition import mean_gram
-from deepspec.attribution.gradient_gram import GradientGram
-from deepspec.attribution.parts import cell_frame
-from deepspec.attribution.two_way import TwoWayLayout, two_way_layout
-from deepspec.data import digits
-from deepspec.networks import convnet, mlp
-from deepspec.plots import log_spectrum_of_g, verdict_chart
-from deepspec.plots.style import png
-from deepspec.training import train
+from deepspec.class_structure.extended_gradients import GradientGram
+from deepspec.class_structure.parts import cell_frame
+from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
+from deepspec.report.plots import log_spectrum_of_g, verdict_chart
+from deepspec.report.plots.style import png
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import convnet, mlp
+from deepspec.zoo.training import train
 from validation._study import Profile, Study, Verdict
 
 EPOCHS = 60

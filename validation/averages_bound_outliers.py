@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from deepspec.attribution import SplitAttribution
-from deepspec.plots import scree
-from deepspec.plots.style import png
+from deepspec.report.plots import scree
+from deepspec.report.plots.style import png
 from validation._attributed import attributions, mean, over_nets
 from validation._study import Profile, Study, Verdict
 

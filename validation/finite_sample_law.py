@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import ccm
-from ccm.plots import plot_bulk, save_figure
+from ccm.plots.levels import plot_bulk, save_figure
 from validation._study import Profile, Study, Verdict
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepspec.plots import scree
-from deepspec.plots.style import png
+from deepspec.report.plots import scree
+from deepspec.report.plots.style import png
 from validation._attributed import attributions, mean, over_nets
 from validation._study import Profile, Study, Verdict
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deepspec import Problem, attribute
-from deepspec.training import train
+from deepspec.zoo.training import train
 from validation._study import Profile, Study, Verdict
 
 

@@ -11,10 +11,10 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
 from deepspec import GaussNewton, Hessian, Problem
-from deepspec.data import digits
 from deepspec.krylov import JoinedSpectrum, count_outliers, joined_spectrum, top_eigenpairs
-from deepspec.networks import mlp
-from deepspec.training import train
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import mlp
+from deepspec.zoo.training import train
 from validation._study import Profile, Study, Verdict
 
 CLASSES = 10

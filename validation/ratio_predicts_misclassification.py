@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import ccm
-from ccm.plots import save_figure
-from ccm.sweep_plots import plot_eigenvalues, plot_misclassification
+from ccm.plots.levels import save_figure
+from ccm.plots.sweep import plot_eigenvalues, plot_misclassification
 from validation._study import Profile, Study, Verdict
 
 RATIOS = ("outliers_over_bulk", "outliers_over_mini_bulk", "mini_bulk_over_bulk")

@@ -1,14 +1,14 @@
 """Attribution: which part of the spectrum has which cause."""
 
+from deepspec.attribution._attribute import attribute
 from deepspec.attribution.alignment import Alignment
-from deepspec.attribution.attribute import attribute
 from deepspec.attribution.decomposition import Decomposition, PartSummary
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.result import Attribution
 from deepspec.attribution.spectra import Spectrum
 from deepspec.attribution.split import MeansMap, SplitAttribution
-from deepspec.attribution.two_way import TwoWayLayout
 from deepspec.attribution.verdicts import CLAIMS, Claim, Finding, judge
+from deepspec.class_structure.two_way import TwoWayLayout
 
 __all__ = [
     "CLAIMS",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.knockouts import top_values
-from deepspec.attribution.parts import (
+from deepspec.class_structure.parts import (
     BetweenClass,
     CellFrame,
     Complement,
@@ -19,10 +19,10 @@ from deepspec.attribution.parts import (
     named_parts,
     within_class,
 )
+from deepspec.class_structure.weights import ClassStructure, Convention
 from deepspec.krylov import Estimate, trace
 from deepspec.operators import AlgebraicOperator, GaussNewton, SymmetricOperator
 from deepspec.problem import Problem
-from deepspec.structure import ClassStructure, Convention
 
 MOST_CELLS = 1024
 PRODUCTS_FOR_TRACE = 48

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.parts import Part
+from deepspec.class_structure.parts import Part
 from deepspec.krylov import top_eigenpairs
 from deepspec.operators import AlgebraicOperator, SymmetricOperator
 

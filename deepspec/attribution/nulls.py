@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepspec.attribution.gradient_gram import GradientGram
 from deepspec.attribution.knockouts import KnownPairs, ritz
-from deepspec.attribution.parts import CellFrame
+from deepspec.class_structure.extended_gradients import GradientGram
+from deepspec.class_structure.parts import CellFrame
+from deepspec.class_structure.weights import Convention, cross_class_weights
 from deepspec.problem import Problem
-from deepspec.structure import Convention, cross_class_weights
 
 MOST_ENTRIES, MOST_WORK, LEAST_SHARE = 2 * 10**8, 4 * 10**10, 1e-3
 

@@ -14,11 +14,11 @@ import scipy
 import torch
 from torch import Tensor
 
-from deepspec.attribution import words
-from deepspec.attribution.measurement import Settings
+from deepspec.attribution import summary as words
+from deepspec.attribution.gauss_newton_measurement import Settings
 from deepspec.attribution.split import SplitAttribution
-from deepspec.attribution.storage import new_folder, pack, unpack
-from deepspec.checkpoint import load_state, save_state
+from deepspec.storage.checkpoint import load_state, save_state
+from deepspec.storage.results import new_folder, pack, unpack
 
 KIND = "attribution"
 

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.alignment import Alignment
-from deepspec.attribution.claims_of_g import CLEAR
 from deepspec.attribution.decomposition import Decomposition
+from deepspec.attribution.gauss_newton_claims import CLEAR
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.spectra import Spectrum
-from deepspec.attribution.two_way import TwoWayLayout
 from deepspec.attribution.verdicts import Finding
+from deepspec.class_structure.two_way import TwoWayLayout
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.checkpoint import Checkpoint
 from deepspec.krylov._arguments import not_finite
-from deepspec.krylov.lanczos import open_checkpoint
+from deepspec.krylov._lanczos import open_checkpoint
 from deepspec.operators.base import SymmetricOperator
+from deepspec.storage.checkpoint import Checkpoint
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 

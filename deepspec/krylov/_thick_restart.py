@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepspec.checkpoint import Checkpoint
 from deepspec.krylov._probes import dimension, normal_vector
 from deepspec.krylov._progress import progress
+from deepspec.krylov._results import Eigenpairs, NotConverged
 from deepspec.krylov._search_space import SearchSpace
-from deepspec.krylov.pairs import Eigenpairs, NotConverged
 from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
+from deepspec.storage.checkpoint import Checkpoint
 
 # Told to the operator before a search starts; how many there will be is not known then.
 EXPECTED_PRODUCTS = 60

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from deepspec.krylov._arguments import check_operator, check_whole
-from deepspec.krylov._probes import resolve_seed
-from deepspec.krylov.lanczos import (
+from deepspec.krylov._lanczos import (
     Reorthogonalize,
     check_reorthogonalize,
     open_checkpoint,
 )
+from deepspec.krylov._probes import resolve_seed
+from deepspec.krylov._spectral_density import SpectralDensity, check_smearing
 from deepspec.krylov.quadrature import run_probes
-from deepspec.krylov.smeared import SpectralDensity, check_smearing
 from deepspec.operators.base import SymmetricOperator
 
 

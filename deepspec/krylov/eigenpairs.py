@@ -16,10 +16,10 @@ from deepspec.krylov._arguments import (
     check_vectors,
     check_whole,
 )
+from deepspec.krylov._lanczos import open_checkpoint
 from deepspec.krylov._probes import dimension, resolve_seed
+from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._thick_restart import KEYS, Search
-from deepspec.krylov.lanczos import open_checkpoint
-from deepspec.krylov.pairs import Eigenpairs
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.orthonormal import orthonormal_basis
 

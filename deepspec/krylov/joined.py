@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.checkpoint import load_state, save_state
 from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._probes import dimension, resolve_seed
+from deepspec.krylov._results import Eigenpairs
+from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.density import spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
-from deepspec.krylov.pairs import Eigenpairs
-from deepspec.krylov.smeared import SpectralDensity
 from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.storage.checkpoint import load_state, save_state
 
 
 @dataclass(frozen=True, eq=False)

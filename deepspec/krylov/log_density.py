@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.checkpoint import load_state, save_state
 from deepspec.krylov._arguments import check_operator, check_positive, check_whole
-from deepspec.krylov._drawing import Curve, Marks, bump_width, cells, check_drawing, draw
-from deepspec.krylov._probes import resolve_seed
-from deepspec.krylov.lanczos import (
+from deepspec.krylov._lanczos import (
     Reorthogonalize,
     check_reorthogonalize,
     open_checkpoint,
 )
+from deepspec.krylov._probes import resolve_seed
+from deepspec.krylov._smearing import Curve, Marks, bump_width, cells, check_drawing, draw
 from deepspec.krylov.quadrature import Quadrature, run_probes
 from deepspec.operators.base import SymmetricOperator
+from deepspec.storage.checkpoint import load_state, save_state
 
 Side = Literal["both", "positive", "negative"]
 

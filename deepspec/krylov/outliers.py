@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov.pairs import Eigenpairs
+from deepspec.krylov._results import Eigenpairs
 
 
 @dataclass(frozen=True)

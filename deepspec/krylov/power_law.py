@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.log_density import LogSpectralDensity, Side
-from deepspec.krylov.smeared import SpectralDensity
 
 SIDES: tuple[Side, ...] = ("both", "positive", "negative")
 

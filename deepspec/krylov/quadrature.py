@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepspec.checkpoint import Checkpoint
+from deepspec.krylov._lanczos import Recurrence
 from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
-from deepspec.krylov.lanczos import Recurrence
 from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
+from deepspec.storage.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, eq=False)

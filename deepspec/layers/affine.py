@@ -25,7 +25,7 @@ class LinearFormula(LayerFormula):
     def errors(self, deltas: Tensor) -> Tensor:
         return deltas.reshape(*deltas.shape[:2], 1, -1, deltas.shape[-1])
 
-    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
         weight, bias = tangents.get("weight"), tangents.get("bias")
         if weight is None:
             assert bias is not None
@@ -34,7 +34,7 @@ class LinearFormula(LayerFormula):
         flat = F.linear(observed, weight.flatten(0, 1), None if bias is None else bias.flatten())
         return flat.unflatten(-1, weight.shape[:2]).movedim(-2, 1)
 
-    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
         rows = errors.movedim(1, -2).flatten(0, -3)
         return self._named(
             weight=lambda: (
@@ -83,7 +83,7 @@ class ConvolutionFormula(LayerFormula):
         by_group = deltas.reshape(b, C, self.groups, outputs // self.groups, -1)
         return by_group.transpose(3, 4)
 
-    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
         # One convolution for all directions: each group of channels gets the outputs of each.
         weight, bias = tangents.get("weight"), tangents.get("bias")
         if weight is None:
@@ -98,7 +98,7 @@ class ConvolutionFormula(LayerFormula):
         result = by_group.transpose(1, 2).flatten(2, 3)
         return result if bias is None else result + bias[None, :, :, None, None]
 
-    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
         def weight() -> Tensor:
             by_group = errors.unflatten(2, (self.groups, -1)).transpose(1, 2)
             inputs = observed.shape[1] // self.groups
@@ -143,13 +143,13 @@ class EmbeddingFormula(LayerFormula):
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         return ((left == right.T) & (left >= 0)).to(self.dtype)
 
-    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
         table = tangents["weight"].transpose(0, 1)
         if self.padding is not None:
             table = table.index_fill(0, torch.tensor(self.padding, device=table.device), 0)
         return table[observed].movedim(-2, 1)
 
-    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
         rows = errors.movedim(1, -2).flatten(0, -3)
         table = rows.new_zeros(self.size, *rows.shape[1:])
         table.index_add_(0, observed.flatten(), rows)

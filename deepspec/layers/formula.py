@@ -9,8 +9,8 @@ so a bias is the weight of one more input that is always 1 (docs/theory.md §1, 
 position is a row of a sequence or a place in an image; channels that do not mix (groups of a
 convolution, features of a normalisation) are groups g, each with k inputs and o outputs.
 
-Such a layer is linear in its parameters: :meth:`LayerFormula.push` applies it to other ones (the
-output's change along directions in θ), and :meth:`LayerFormula.pull` is the transpose.
+Such a layer is linear in its parameters: :meth:`LayerFormula.jvp` applies it to other ones (the
+output's change along directions in θ), and :meth:`LayerFormula.vjp` is the transpose.
 """
 
 from __future__ import annotations
@@ -66,16 +66,16 @@ class LayerFormula(ABC):
         return left @ right.T
 
     @abstractmethod
-    def push(
+    def jvp(
         self, observed: Tensor, tangents: Mapping[str, Float[Tensor, "m ..."]]
     ) -> Float[Tensor, "b m ..."]:
         """How the output changes along m directions in the layer's parameters."""
 
     @abstractmethod
-    def pull(
+    def vjp(
         self, observed: Tensor, errors: Float[Tensor, "b m ..."]
     ) -> dict[str, Float[Tensor, "m ..."]]:
-        """The transpose of :meth:`push`: each parameter's Σ_t δ_t x_tᵀ for m sets of errors."""
+        """The transpose of :meth:`jvp`: each parameter's Σ_t δ_t x_tᵀ for m sets of errors."""
 
     def _named(self, **parts: Callable[[], Tensor]) -> dict[str, Tensor]:
         """Those of weight and bias that θ contains, computed only then."""

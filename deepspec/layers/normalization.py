@@ -21,7 +21,7 @@ class NormalizationFormula(LayerFormula):
     def spread(self, parameter: Float[Tensor, "m ..."], ndim: int) -> Float[Tensor, "1 m ..."]:
         """A parameter in the shape of the layer's outputs, (b, m, …) of ``ndim`` dimensions."""
 
-    def push(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
         inputs = observed[:, None]
         parts = {name: self.spread(tangent, inputs.ndim) for name, tangent in tangents.items()}
         if "weight" not in parts:
@@ -30,7 +30,7 @@ class NormalizationFormula(LayerFormula):
             return inputs * parts["weight"]
         return torch.addcmul(parts["bias"], inputs, parts["weight"])
 
-    def pull(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
         return self._named(
             weight=lambda: self.gathered(errors * observed[:, None]),
             bias=lambda: self.gathered(errors),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from deepspec.batch_function import BatchFunction
+from deepspec.classifier.logit_function import LogitFunction
 from deepspec.layers.formula import LayerFormula
 from deepspec.layers.formulas import layer_formula
 from deepspec.memory import graph_nodes
@@ -57,7 +57,7 @@ def hooked(formulas: Mapping[nn.Module, LayerFormula]) -> Iterator[Calls]:
 
 
 def record(
-    function: BatchFunction, layers: list[Layer]
+    function: LogitFunction, layers: list[Layer]
 ) -> list[tuple[Tensor, Float[Tensor, "b C ..."]]]:
     """Each layer's observed input and δ = ∂(logits)/∂(its output): C backward passes.
 
@@ -79,7 +79,7 @@ def record(
     return list(zip(observed, deltas, strict=True))
 
 
-def layers_with_formula(function: BatchFunction) -> list[Layer]:
+def layers_with_formula(function: LogitFunction) -> list[Layer]:
     """Layers that are called once, and whose parameters are used there and nowhere else.
 
     A parameter's uses are the edges that lead to it in the graph of the logits, so a weight

@@ -9,8 +9,8 @@ from deepspec.operators.algebra import (
 )
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.hessian import Hessian, Residual
-from deepspec.operators.logit_space import GaussNewton, LogitKernel, LogitSpaceOperator
 from deepspec.operators.matrix import MatrixOperator
+from deepspec.operators.pullback import GaussNewton, LogitForm, PullbackOperator
 
 __all__ = [
     "AlgebraicOperator",
@@ -19,10 +19,10 @@ __all__ = [
     "GaussNewton",
     "Hessian",
     "LinearCombination",
-    "LogitKernel",
-    "LogitSpaceOperator",
+    "LogitForm",
     "MatrixOperator",
     "Projector",
+    "PullbackOperator",
     "Residual",
     "SymmetricOperator",
 ]

@@ -109,7 +109,7 @@ class SymmetricOperator(ABC):
         """
 
     def plan(self) -> dict[str, str | int]:
-        """Choices among equally right ways to multiply, which change the rounding; none here."""
+        """Autotuner among equally right ways to multiply, which change the rounding; none here."""
         return {}
 
     def follow(self, plan: Mapping[str, str | int]) -> None:

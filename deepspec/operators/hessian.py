@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.autodiff import LogitGradient
+from deepspec.classifier.softmax import softmax_residual
+from deepspec.engine.autodiff import LogitGradient
 from deepspec.operators.on_problem import ProblemOperator, require_problem
 from deepspec.problem import Problem
-from deepspec.softmax import less_one_hot
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ class SecondDerivative(ProblemOperator):
         return type(self).__name__.lower()
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        return self.problem.engine.hessian(self._kind, self.logit_gradient, columns)
+        return self.problem.engine.hvp(self._kind, self.logit_gradient, columns)
 
     def prepare(self, products: int) -> None:
         """Make ready for many products: hold what pays and fits the memory budget."""
-        self.problem.engine.hold_hessian(self._kind, self.logit_gradient, products)
+        self.problem.engine.reserve_hessian(self._kind, self.logit_gradient, products)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": self._kind, **self.problem.fingerprint()}
@@ -61,7 +61,7 @@ class Hessian(SecondDerivative):
         hot = problem.one_hot(problem.labels[rows]).to(self.dtype)
 
         def gradient(logits: Float[Tensor, "b C"]) -> Float[Tensor, "b C"]:
-            return less_one_hot(torch.softmax(logits, dim=1), hot) * scale
+            return softmax_residual(torch.softmax(logits, dim=1), hot) * scale
 
         return gradient
 

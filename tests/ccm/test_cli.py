@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from ccm.cli import app
-from ccm.sweep_cli import parse_alpha, parse_snrs
-from ccm.terminal import print_json
+from ccm.cli.commands import app
+from ccm.cli.options import print_json
+from ccm.cli.sweep import parse_alpha, parse_snrs
 
 MODEL = "--dim 6 --classes 3 --snr 2"
 

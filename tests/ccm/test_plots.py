@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ccm import CanonicalClassificationModel, finite_sample_law, snr_sweep
-from ccm.plots import new_figure, plot_bulk, plot_symmetric_against_bayes, save_figure
+from ccm.plots.levels import new_figure, plot_bulk, plot_symmetric_against_bayes, save_figure
+from ccm.plots.sweep import plot_eigenvalues, plot_misclassification
 from ccm.sweep import SweepTable
-from ccm.sweep_plots import plot_eigenvalues, plot_misclassification
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from ccm import (
     spectrum_group_means,
     symmetric_spectrum,
 )
-from ccm.journal import Journal, write_atomically
+from ccm.resume import Journal, write_atomically
 from ccm.simulation import check_memory
 from ccm.sweep import UNIT_COLUMNS
 

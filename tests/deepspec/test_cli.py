@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from deepspec.attribution import Attribution
 from deepspec.attribution import attribute as attribution_of
-from deepspec.cli import app
-from deepspec.report import write_report
+from deepspec.cli.commands import app
+from deepspec.report.html import write_report
 from tests.deepspec.attribution import planted
 
 RUNNER = CliRunner()

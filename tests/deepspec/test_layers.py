@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepspec import ClassStructure, GaussNewton, Problem
-from deepspec.autodiff import TransientJacobian
-from deepspec.layers.jacobian import LayeredJacobian
+from deepspec.engine.autodiff import TransientJacobian
+from deepspec.engine.layerwise_jacobian import LayeredJacobian
 from tests import oracles
 from tests.cases import hold
 from tests.layered_cases import TimeFirst, built, dense_jacobian, example, problem_of, relative
@@ -53,14 +53,14 @@ def test_products_are_those_of_the_dense_jacobian(name: str, columns: int) -> No
     V = torch.randn(problem.size, columns, generator=generator).double()
     shape = (problem.num_samples, problem.num_classes, columns)
     R = torch.randn(*shape, generator=generator).double()
-    assert relative(held.push_together(V).flatten(0, 1), J @ V) < 1e-13
+    assert relative(held.jvp_together(V).flatten(0, 1), J @ V) < 1e-13
     pulled = torch.ones(columns, problem.size).double()
-    held.pull_together(R, pulled)
+    held.vjp_together(R, pulled)
     assert relative(pulled - 1, (J.T @ R.flatten(0, 1)).T) < 1e-13
     single = torch.zeros(problem.size).double()
-    held.pull(R[:, :, 0], single)
+    held.vjp(R[:, :, 0], single)
     assert relative(single, J.T @ R[:, :, 0].flatten()) < 1e-13
-    assert relative(held.push(V[:, 0]).flatten(), J @ V[:, 0]) < 1e-13
+    assert relative(held.jvp(V[:, 0]).flatten(), J @ V[:, 0]) < 1e-13
 
 
 @pytest.mark.parametrize("name", COVERED)
@@ -75,12 +75,12 @@ def test_weights_or_biases_alone(name: str, kept: str) -> None:
     r = torch.linspace(-1, 2, problem.num_samples * problem.num_classes, dtype=torch.float64)
     r = r.view(problem.num_samples, -1)
     if name != "language":  # forward mode forgets padding_idx there
-        assert relative(held.push(v), direct.push(v)) < 1e-12
+        assert relative(held.jvp(v), direct.jvp(v)) < 1e-12
     found, expected = torch.zeros_like(v), torch.zeros_like(v)
-    held.pull(r, found)
-    direct.pull(r, expected)
+    held.vjp(r, found)
+    direct.vjp(r, expected)
     assert relative(found, expected) < 1e-12
-    assert abs(float((held.push(v) * r).sum() - found @ v)) < 1e-12
+    assert abs(float((held.jvp(v) * r).sum() - found @ v)) < 1e-12
 
 
 def test_float32_agrees_to_its_precision() -> None:
@@ -88,7 +88,7 @@ def test_float32_agrees_to_its_precision() -> None:
         held = layered(problem_of(name, batch_size=99, dtype=torch.float32))
         v = torch.linspace(-1, 1, held.space.size)
         expected = jacobian(name) @ v.double()
-        assert relative(held.push(v).double().flatten(), expected) < 1e-5
+        assert relative(held.jvp(v).double().flatten(), expected) < 1e-5
 
 
 class Residual(nn.Module):
@@ -120,7 +120,7 @@ def test_errors_that_layers_share_are_kept_once(dtype: torch.dtype) -> None:
     J = oracles.jacobian(model, X).flatten(0, 1)
     v = torch.linspace(-1, 1, problem.size, dtype=dtype)
     close = 1e-13 if dtype == torch.float64 else 1e-5
-    assert relative(held.push(v).double().flatten(), J @ v.double()) < close
+    assert relative(held.jvp(v).double().flatten(), J @ v.double()) < close
 
 
 @pytest.mark.parametrize("name", ["attention", "shared", "grouped"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deepspec import ClassStructure, GaussNewton, Problem
-from deepspec.means import (
+from deepspec.class_structure import (
     Means,
     cell_means,
     class_means,

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from deepspec.attribution import Attribution, Finding, Spectrum, attribute
 from deepspec.attribution.spectra import exact_spectrum_of
-from deepspec.plots import figures, hessian_and_its_summands, means_map, scree, verdict_chart
-from deepspec.plots.curves import linear_histogram, spread
-from deepspec.report import write_report
+from deepspec.report.html import write_report
+from deepspec.report.plots import figures, hessian_and_its_summands, means_map, scree, verdict_chart
+from deepspec.report.plots.histograms import linear_histogram, spread
 from tests.deepspec.attribution import planted
 
 

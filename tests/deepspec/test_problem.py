@@ -344,7 +344,7 @@ def test_operators_can_be_summed_and_held_together(parts: Parts) -> None:
     hold(problem)
     difference.prepare(1)
     assert problem.plan["jacobian: batches held"] == problem.plan["hessian: batches held"] == 1
-    assert problem.engine.holding.bytes() > 0
+    assert problem.engine.cache.bytes() > 0
     assert torch.allclose(difference @ v, Residual(problem) @ v, atol=1e-14)
     with pytest.raises(TypeError, match="an operator to add"):
         _ = 3 + G

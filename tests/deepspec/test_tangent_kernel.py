@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from deepspec import ClassStructure, ColumnSpace, GaussNewton, Hessian, Problem
+from deepspec.class_structure import cell_means, class_means
 from deepspec.layers.affine import LinearFormula
 from deepspec.layers.formula import LayerFormula
 from deepspec.layers.recording import hooked
-from deepspec.means import cell_means, class_means
-from deepspec.tangent_kernel import ExactSpectrum, exact_spectrum, tangent_kernel
-from deepspec.tangent_kernel.halves import _half
+from deepspec.neural_tangent_kernel import ExactSpectrum, exact_spectrum, tangent_kernel
+from deepspec.neural_tangent_kernel.square_roots import _half
 from tests import oracles
 from tests.cases import CASES
 from tests.layered_cases import (
@@ -84,7 +84,7 @@ def test_small_blocks_give_the_same(name: str, block: int, monkeypatch: pytest.M
 def test_either_way_to_a_layers_share_gives_the_same(
     name: str, elementwise: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepspec.tangent_kernel import shares
+    from deepspec.neural_tangent_kernel import layer_contributions as shares
 
     monkeypatch.setattr(shares, "ELEMENTWISE", elementwise)
     assert relative(tangent_kernel(problem_of(name)).matrix, dense_theta(name)) < 1e-13
@@ -258,7 +258,7 @@ def test_a_spectrum_is_saved_and_loaded(tmp_path: Path) -> None:
     again = ExactSpectrum.load(tmp_path / "one")
     assert torch.equal(again.eigenvalues, spectrum.eigenvalues)
     assert (again.zeros, again.operator) == (spectrum.zeros, "softmax")
-    from deepspec.checkpoint import save_state
+    from deepspec.storage.checkpoint import save_state
 
     save_state(tmp_path / "two", {"kind": "eigenpairs"}, {"values": torch.ones(1)})
     with pytest.raises(ValueError, match=r"expected an exact spectrum .* found eigenpairs"):

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from deepspec.data import digits
-from deepspec.loading import from_factory, load_weights
-from deepspec.networks import convnet, mlp, vgg11
-from deepspec.training import train
+from deepspec.cli.loading import from_factory, load_weights
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import convnet, mlp, vgg11
+from deepspec.zoo.training import train
 
 
 def test_the_split_is_balanced_disjoint_and_repeatable() -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
-from deepspec.softmax import less_one_hot, mean_less_each
-from deepspec.tangent_kernel import exact_spectrum
+from deepspec.classifier.softmax import mean_minus_each, softmax_residual
+from deepspec.neural_tangent_kernel import exact_spectrum
 from tests import oracles
 
 
@@ -62,6 +62,6 @@ def test_the_differences_are_those_of_the_definition() -> None:
     p = torch.softmax(torch.randn(7, 4, generator=generator).double(), dim=1)
     u = torch.randn(7, 4, 2, generator=generator).double()
     expected = torch.einsum("ic,ick->ik", p, u)[:, None] - u
-    assert float((mean_less_each(p, u) - expected).abs().max()) < 1e-14
+    assert float((mean_minus_each(p, u) - expected).abs().max()) < 1e-14
     hot = torch.nn.functional.one_hot(torch.arange(7) % 4, 4).double()
-    assert float((less_one_hot(p, hot) - (p - hot)).abs().max()) < 1e-15
+    assert float((softmax_residual(p, hot) - (p - hot)).abs().max()) < 1e-15

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import deepspec
-from deepspec.attribution.gradient_gram import GradientGram
+from deepspec.attribution.gauss_newton_measurement import REMOVABLE, Settings, knock_out, measure
 from deepspec.attribution.knockouts import (
     KnownPairs,
     SchurComplement,
@@ -16,17 +16,17 @@ from deepspec.attribution.knockouts import (
     ritz,
     top_values,
 )
-from deepspec.attribution.measurement import REMOVABLE, Settings, knock_out, measure
 from deepspec.attribution.nulls import (
     random_subspace,
     shuffled_labels,
     without_random_subspace,
 )
-from deepspec.attribution.parts import BetweenClass, cell_frame
-from deepspec.data import digits
-from deepspec.networks import mlp
+from deepspec.class_structure.extended_gradients import GradientGram
+from deepspec.class_structure.parts import BetweenClass, cell_frame
 from deepspec.operators import MatrixOperator
-from deepspec.training import train
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import mlp
+from deepspec.zoo.training import train
 from tests import oracles
 from tests.cases import CASES, Case
 from tests.deepspec.attribution import planted

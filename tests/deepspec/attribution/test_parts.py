@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 import deepspec
-from deepspec.attribution.gradient_gram import GradientGram
-from deepspec.attribution.measurement import means_beyond_within
+from deepspec.attribution.gauss_newton_measurement import means_beyond_within
 from deepspec.attribution.nulls import regrouped_frame, shuffled_labels
-from deepspec.attribution.parts import (
+from deepspec.class_structure.extended_gradients import GradientGram
+from deepspec.class_structure.parts import (
     BetweenClass,
     Complement,
     GlobalMean,

@@ -10,19 +10,19 @@ import torch
 import deepspec
 from deepspec.attribution import judge
 from deepspec.attribution.alignment import mean_square, principal_cosines, share_inside
-from deepspec.attribution.claims_of_g import above
-from deepspec.attribution.claims_of_hessian import (
+from deepspec.attribution.decomposition import decompose, mean_gram, total_trace
+from deepspec.attribution.gauss_newton_claims import above
+from deepspec.attribution.gauss_newton_measurement import Settings, measure
+from deepspec.attribution.hessian_claims import (
     RelabelledResidual,
     excess_removed,
     hessian_side,
 )
-from deepspec.attribution.decomposition import decompose, mean_gram, total_trace
-from deepspec.attribution.gradient_gram import GradientGram
-from deepspec.attribution.measurement import Settings, measure
-from deepspec.attribution.parts import Means, cell_frame
 from deepspec.attribution.predicted_outliers import coupled_values, predict_outliers
-from deepspec.attribution.two_way import two_way_layout
 from deepspec.attribution.verdicts import exceeds
+from deepspec.class_structure.extended_gradients import GradientGram
+from deepspec.class_structure.parts import Means, cell_frame
+from deepspec.class_structure.two_way import two_way_layout
 from tests import oracles
 from tests.cases import CASES
 from tests.deepspec.attribution import planted
@@ -283,7 +283,7 @@ def test_excess_over_the_edge() -> None:
 def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deepspec.attribution.claims_of_hessian.PRODUCTS_A_PAIR", -10)
+    monkeypatch.setattr("deepspec.attribution.hessian_claims.PRODUCTS_A_PAIR", -10)
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
     side = hessian_side(measure(problem, Settings(draws=2, steps=5)), 0.0)

@@ -10,10 +10,10 @@ import torch
 import deepspec
 from deepspec.attribution import Attribution, attribute
 from deepspec.attribution.spectra import SumOfOrthogonal, exact_spectrum_of
-from deepspec.attribution.storage import new_folder, pack, unpack
-from deepspec.plots import figures
-from deepspec.plots.means_map import distances
-from deepspec.report import write_report
+from deepspec.report.html import write_report
+from deepspec.report.plots import figures
+from deepspec.report.plots.means_map import distances
+from deepspec.storage.results import new_folder, pack, unpack
 from tests.deepspec.attribution import planted
 
 
@@ -83,7 +83,7 @@ def test_what_is_interrupted_while_it_is_replaced_is_put_back(
             raise SystemExit(143)
         Path(source).rename(target)
 
-    monkeypatch.setattr("deepspec.attribution.storage.os.replace", stopped)
+    monkeypatch.setattr("deepspec.storage.results.os.replace", stopped)
     with pytest.raises(SystemExit), new_folder(folder, overwrite=True):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepspec.checkpoint import Checkpoint, CheckpointMismatch, load_state, save_state
 from deepspec.krylov import (
     NotConverged,
     joined_spectrum,
@@ -21,6 +20,7 @@ from deepspec.krylov import (
     spectral_density,
     top_eigenpairs,
 )
+from deepspec.storage.checkpoint import Checkpoint, CheckpointMismatch, load_state, save_state
 from tests.deepspec.krylov.cases import (
     Breaking,
     Diagonal,

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from deepspec import GaussNewton, Problem
-from deepspec.checkpoint import CheckpointMismatch
 from deepspec.krylov import (
     Estimate,
     frobenius_norm,
@@ -15,6 +14,7 @@ from deepspec.krylov import (
     subspace_iteration,
     trace,
 )
+from deepspec.storage.checkpoint import CheckpointMismatch
 from tests.cases import CASES
 from tests.deepspec.krylov.cases import Breaking, Interrupted
 
@@ -159,7 +159,7 @@ def test_on_a_net_the_choices_it_was_begun_with_are_made_again(tmp_path: Path) -
     stopped, calls = operator(10**9), []
     stopped.follow(whole.plan())
     engine = stopped.problem.engine
-    product = engine.sandwich_rows
+    product = engine.per_sample_pullback_product
 
     def breaks(kernel, columns):
         calls.append(columns.shape[1])
@@ -167,7 +167,7 @@ def test_on_a_net_the_choices_it_was_begun_with_are_made_again(tmp_path: Path) -
             raise Interrupted
         return product(kernel, columns)
 
-    engine.sandwich_rows = breaks
+    engine.per_sample_pullback_product = breaks
     with pytest.raises(Interrupted):
         trace(stopped, 24, checkpoint=tmp_path, checkpoint_every=0)
     # Another budget would hold nothing and round otherwise; the saved plan wins.

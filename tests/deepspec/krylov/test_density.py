@@ -17,7 +17,7 @@ from deepspec.krylov import (
     spectral_density,
     top_eigenpairs,
 )
-from deepspec.krylov._drawing import bump_width
+from deepspec.krylov._smearing import bump_width
 from deepspec.operators.algebra import ColumnSpace
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, rotated
 

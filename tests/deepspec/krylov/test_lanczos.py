@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deepspec.krylov import lanczos, top_eigenpairs
 from deepspec.krylov._inner import inner
-from deepspec.krylov.lanczos import Recurrence
+from deepspec.krylov._lanczos import Recurrence
 from deepspec.operators.matrix import MatrixOperator
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, normal, rotated
 

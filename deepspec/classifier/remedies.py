@@ -1,0 +1,57 @@
+"""What to do about a model that cannot be run or differentiated, where PyTorch does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from deepspec.classifier.logit_function import LogitFunction
+
+Result = TypeVar("Result")
+
+# How PyTorch's message begins to say it, and what helps.
+REMEDIES = {
+    "uninitialized": "run the model once on a batch first, so that lazy modules get their shapes",
+    "setup_context": "pass use_reentrant=False to torch.utils.checkpoint",
+    "use_reentrant": "pass use_reentrant=False to torch.utils.checkpoint",
+    "sparse": "make embeddings with sparse=False",
+    "donated buffer": "give the model from before torch.compile (compiled._orig_mod)",
+    "inplace operation": "make embeddings without max_norm, and activations without inplace=True",
+    "stateless": "give the module inside DataParallel or TorchScript",
+    "does not require grad": "do not detach the logits from the parameters",
+    "dtype": "pass dtype= the one that the model's forward pass is written for",
+    "expected scalar type": "pass dtype= the one that the model's forward pass is written for",
+}
+
+
+def explained(work: Callable[[], Result], doing: str, function: LogitFunction) -> Result:
+    """What ``work`` returns; should the model fail, an error that says on what, and what to do.
+
+    Raises
+    ------
+    RuntimeError
+        With the model's own error inside.
+    """
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError, TypeError, IndexError) as error:
+        said = str(error).strip()
+        remedy = next((hint for sign, hint in REMEDIES.items() if sign in said.lower()), None)
+        raise RuntimeError(
+            f"expected {type(function.model).__name__} to be {doing} on a batch of "
+            f"{_described(function.inputs)}, but it raised {type(error).__name__}: {said}"
+            + (f"; {remedy}" if remedy else "")
+        ) from error
+
+
+def _described(inputs: Any) -> str:
+    if isinstance(inputs, Mapping):
+        return "{" + ", ".join(f"{k}: {_described(v)}" for k, v in inputs.items()) + "}"
+    if isinstance(inputs, Tensor):
+        return f"{tuple(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"
+    return type(inputs).__name__

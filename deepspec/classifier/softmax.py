@@ -1,0 +1,37 @@
+"""Differences with probabilities that stay accurate when those are nearly zero and one."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+def mean_minus_each(
+    probabilities: Float[Tensor, "b C"], columns: Float[Tensor, "b C k"]
+) -> Float[Tensor, "b C k"]:
+    """⟨p_i, u_i⟩ − u_{i,c}: a sample's products with the gradients J_iᵀ(p_i − e_c).
+
+    Taken from the most probable class, whose own difference is then a sum of small terms: where
+    p is nearly one-hot it is as small as 1 − p, and would be lost beside u.
+
+    >>> import torch
+    >>> p = torch.tensor([[1.0, 1e-30]])
+    >>> mean_minus_each(p, torch.tensor([[[3.0], [5.0]]]))[0, :, 0]
+    tensor([ 2.0000e-30, -2.0000e+00])
+    """
+    top = probabilities.argmax(dim=1)[:, None, None].expand(-1, 1, columns.shape[2])
+    beyond = columns - columns.gather(1, top)
+    return (probabilities[:, :, None] * beyond).sum(dim=1, keepdim=True) - beyond
+
+
+def softmax_residual(
+    probabilities: Float[Tensor, "b C"], hot: Float[Tensor, "b C"]
+) -> Float[Tensor, "b C"]:
+    """p_i − e_{y_i}, that of the true class being minus the sum of the others.
+
+    >>> import torch
+    >>> softmax_residual(torch.tensor([[1.0, 1e-30]]), torch.tensor([[1.0, 0.0]]))
+    tensor([[-1.0000e-30,  1.0000e-30]])
+    """
+    others = probabilities * (1 - hot)
+    return others - hot * others.sum(dim=1, keepdim=True)

@@ -1,0 +1,5 @@
+"""The command line: `deepspec`, or `python -m deepspec`."""
+
+from deepspec.cli.commands import app
+
+__all__ = ["app"]

@@ -1,0 +1,311 @@
+"""The shell: ``deepspec demo``, ``deepspec attribute``, ``deepspec report``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deepspec.attribution import CLAIMS, Attribution, attribute
+from deepspec.attribution.result import extra_entries
+from deepspec.attribution.summary import removed
+from deepspec.class_structure.weights import Convention
+from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
+from deepspec.report.html import fill, write_report
+from deepspec.storage.results import new_folder
+
+app = typer.Typer(
+    help="Which part of a trained classifier's spectrum has which cause.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Precision(StrEnum):
+    """Floating-point types by the names torch gives them."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+class Papers(StrEnum):
+    """Which paper's decomposition."""
+
+    jmlr2020 = "jmlr2020"
+    icml2019 = "icml2019"
+
+
+Out = Annotated[Path, typer.Option(help="Folder to write; must not exist yet.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the folder, once the new one is complete.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a small MLP on the handwritten digits and attribute its spectrum.
+
+    Example: deepspec demo --out runs/demo --overwrite
+    """
+    with errors_in_one_line():
+        _run(
+            out,
+            overwrite,
+            as_json,
+            lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
+            {"command": "demo", "seed": seed},
+            lambda net: _attribute(net, Papers.jmlr2020, seed, None),
+        )
+
+
+@app.command(name="attribute")
+def attribute_command(
+    data: Annotated[
+        str,
+        typer.Option(
+            help='"digits", or module:function or file.py:function returning (X, y), a Dataset '
+            "or a DataLoader that does not shuffle."
+        ),
+    ] = DIGITS,
+    test_data: Annotated[
+        str | None, typer.Option(help="Held-out data, named likewise (digits bring their own).")
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help='"mlp" or "convnet" (for digits), or module:function or file.py:function '
+            "returning a torch.nn.Module."
+        ),
+    ] = "mlp",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A state dict: safetensors, or torch.save (read with weights_only)."),
+    ] = None,
+    out: Out = Path("runs/attribution"),
+    overwrite: Overwrite = False,
+    convention: Annotated[Papers, typer.Option(help="Of the decomposition.")] = Papers.jmlr2020,
+    per_class: Annotated[
+        int | None,
+        typer.Option(help="Training digits of each class.", min=1, show_default=str(PER_CLASS)),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="For a built-in net on digits without weights.", min=3, show_default=str(EPOCHS)
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Likewise.", show_default=str(LEARNING_RATE))
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples differentiated at a time.")] = 1024,
+    memory_budget: Annotated[
+        float,
+        typer.Option(help="Kept between products: a share of free memory, or bytes if above 1."),
+    ] = 0.25,
+    dtype: Annotated[Precision | None, typer.Option(help="Default: as the model.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help='"cpu" or "cuda"; default: as the model.')
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Of each null.", min=2)] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Attribute the spectrum of a net: built in and trained here, or your own.
+
+    Examples:
+
+      deepspec attribute --data digits --model convnet --out runs/convnet
+
+      deepspec attribute --model mynet.py:build --weights mynet.safetensors
+      --data mydata.py:train --test-data mydata.py:test --out runs/mynet
+    """
+    with errors_in_one_line():
+        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError("expected a CUDA device, found none; leave --device out")
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,
+            "dtype": None if dtype is None else getattr(torch, dtype.value),
+            "device": device,
+        }
+        configuration = {
+            "command": "attribute",
+            "data": data,
+            "test_data": test_data,
+            "model": model,
+            "weights": None if weights is None else str(weights),
+            "convention": convention.value,
+            "per_class": per_class or (PER_CLASS if data == DIGITS else None),
+            "epochs": epochs,
+            "learning_rate": learning_rate,
+            "batch_size": batch_size,
+            "memory_budget": memory_budget,
+            "dtype": None if dtype is None else dtype.value,
+            "device": device,
+            "draws": draws,
+            "seed": seed,
+        }
+        _run(
+            out,
+            overwrite,
+            as_json,
+            lambda: prepare(
+                model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
+            ),
+            configuration,
+            lambda net: _attribute(net, convention, seed, draws),
+        )
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that attribute or demo wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the new report to.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw the report again from saved numbers.
+
+    Example: deepspec report runs/demo --out runs/demo-again
+    """
+    with errors_in_one_line():
+        extra = extra_entries(folder)
+        write_report(Attribution.load(folder), out, overwrite=overwrite, extra=extra)
+        Console().print(f"{out / 'report.html'}")
+
+
+def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> Attribution:
+    chosen: Convention = convention.value
+    return attribute(
+        net.problem,
+        test=net.test,
+        untrained=net.as_built,
+        convention=chosen,
+        seed=seed,
+        draws=draws,
+    )
+
+
+def _run(
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    prepare: Callable[[], Net],
+    configuration: dict[str, Any],
+    work: Callable[[Net], Attribution],
+) -> None:
+    """The one job of both commands: net, attribution, folder, table."""
+    with new_folder(out, overwrite=overwrite) as place:
+        start = time.perf_counter()
+        net = prepare()
+        prepared = time.perf_counter()
+        found = work(net)
+        done = time.perf_counter()
+        extra = {
+            "configuration": configuration,
+            "training": None if net.training is None else vars(net.training),
+            "seconds": {"preparing": prepared - start, "attribution": done - prepared},
+        }
+        fill(place, found, extra)
+    if as_json:
+        typer.echo(json.dumps(_findings(found, out), indent=1, ensure_ascii=False))
+    else:
+        show(found, net, out, time.perf_counter() - start)
+
+
+def _findings(found: Attribution, out: Path) -> dict[str, Any]:
+    """What a script would ask for."""
+    return {
+        "folder": str(out),
+        "summary": found.summary(),
+        "splits": {
+            name: {
+                "samples": split.samples,
+                "loss": split.loss,
+                "error_rate": split.error_rate,
+                "trace": split.trace,
+                "top": split.top.tolist(),
+                "tables": {
+                    title: rows for title, rows in found.tables().items() if f"({name})" in title
+                },
+            }
+            for name, split in found.splits.items()
+        },
+        "seconds": found.seconds,
+    }
+
+
+def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
+    """The net, the conclusion, and the tables a person reads first."""
+    console = Console()
+    console.print(
+        f"{net.problem.size:,} parameters, {net.problem.num_classes} classes; "
+        + ", ".join(
+            f"{name}: {split.samples:,} samples, error {split.error_rate:.2%}, "
+            f"loss {split.loss:.2e}"
+            for name, split in found.splits.items()
+        )
+    )
+    console.print()
+    console.print(found.summary())
+    table = Table(
+        "feature",
+        "said cause",
+        "goes with it",
+        "with a null, at most",
+        "verdict",
+        title="What goes when the cause is removed (train)",
+    )
+    for finding in found.train.findings:
+        claim = CLAIMS[finding.claim]
+        nulls = "\n".join(
+            f"{float(shares.max()):.0%} {name}" for name, shares in finding.nulls.items()
+        )
+        table.add_row(claim.feature, claim.cause, removed(finding), nulls, finding.answer)
+    console.print(table)
+    for title, (head, *rows) in found.tables().items():
+        if title.startswith(("Parts of G, jmlr2020", "Outliers predicted")) and "train" in title:
+            table = Table(*head, title=title)
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+    console.print(f"{out / 'report.html'}  ({seconds:.0f} s)")
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """What was expected, what came and what to do, without a traceback; exit status 1.
+
+    SIGTERM unwinds as an exit does, so that what is half written is cleared away.
+    """
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was written", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

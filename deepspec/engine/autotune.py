@@ -1,0 +1,265 @@
+"""Which of several right ways is fastest, or possible, here: decided once, by trying.
+
+The decisions are a plan, plain strings by name. A plan goes into manifests, and can be given
+back to repeat a computation bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.classifier.logit_function import LogitFunction, innermost_module
+from deepspec.engine.autodiff import (
+    HessianProducts,
+    JacobianProducts,
+    LogitGradient,
+    ReverseJacobian,
+    ReverseOverForward,
+    ReverseOverReverse,
+    TransientJacobian,
+)
+
+Result = TypeVar("Result")
+
+MOST_COLUMNS = 16
+REVERSE_TWICE = "reverse over reverse"
+NESTINGS: dict[str, type[ReverseOverForward] | type[ReverseOverReverse]] = {
+    "reverse over forward": ReverseOverForward,
+    REVERSE_TWICE: ReverseOverReverse,
+}
+
+
+# How PyTorch words that a function has no forward mode, or cannot be traced or
+# differentiated once more.
+FORBIDDEN = (
+    "forward ad",
+    "forward mode",
+    "jvp",
+    "setup_context",
+    "tracing tensor",
+    "data-depend",
+    "modified by an inplace operation",
+    "tensors was saved during",
+)
+
+
+class Autotuner:
+    """Decides, and remembers in ``plan`` what was decided."""
+
+    def __init__(self) -> None:
+        self.plan: dict[str, str | int] = {}
+
+    def forward_mode(self, functions: Iterable[LogitFunction]) -> bool:
+        """Whether forward mode works on the model; tried once, on each of the batches.
+
+        It must be there, and agree with reverse mode: ⟨J v, r⟩ = ⟨v, Jᵀ r⟩ for random v and r.
+        What it gets wrong (PyTorch's forgets padding_idx) may show in one batch only.
+        """
+        if "forward mode" not in self.plan:
+            fault = next(filter(None, map(_fault_of_forward_mode, functions)), None)
+            if fault:
+                warnings.warn(
+                    f"{fault}; using reverse mode twice, which is slower",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+            self.plan["forward mode"] = "no" if fault else "yes"
+        return self.plan["forward mode"] == "yes"
+
+    def nesting(
+        self, function: LogitFunction, gradient: LogitGradient
+    ) -> type[ReverseOverForward] | type[ReverseOverReverse]:
+        """The fastest way to differentiate a gradient here, of those that work on this model.
+
+        Not every derivative rule of PyTorch can be differentiated again. Reverse mode twice must
+        give a symmetric matrix, and the others what it gives.
+
+        Raises
+        ------
+        ArithmeticError
+            If reverse mode twice is not symmetric.
+        """
+        if "hessian: nesting" not in self.plan:
+            forward = self.forward_mode([function])
+            self._require_symmetry(function, gradient)
+            vector, scratch = probe(function, 0), probe(function, 1)
+            works = {}
+            for name in NESTINGS if forward else (REVERSE_TWICE,):
+                products = NESTINGS[name](function, gradient)
+                if name == REVERSE_TWICE or self._same(products, function, gradient):
+                    works[name] = partial(products.product, vector, scratch)
+            self.plan["hessian: nesting"] = fastest(works, vector.device)
+        return NESTINGS[str(self.plan["hessian: nesting"])]
+
+    def transient(self, function: LogitFunction) -> type[TransientJacobian] | type[ReverseJacobian]:
+        """Products with J of a batch that is not held."""
+        return TransientJacobian if self.forward_mode([function]) else ReverseJacobian
+
+    def agrees_to_first_order(self, held: JacobianProducts, function: LogitFunction) -> bool:
+        """Whether J v and Jᵀ r are what a forward and a backward pass give.
+
+        A model that writes to its tensors in place can be traced wrongly, and a layer whose
+        first dimension is not the sample has another formula.
+        """
+        vector = probe(function, 0)
+        direct = self.transient(function)(function)
+        pushed, expected = held.jvp(vector), direct.jvp(vector)
+        weights = _weights(expected)
+        found, pulled = torch.zeros_like(vector), torch.zeros_like(vector)
+        held.vjp(weights, found)
+        direct.vjp(weights, pulled)
+        return all(
+            float((ours - theirs).norm()) <= _rounding(vector) * float(theirs.norm())
+            for ours, theirs in ((pushed, expected), (found, pulled))
+        )
+
+    def agrees(
+        self, held: HessianProducts, function: LogitFunction, gradient: LogitGradient, kind: str
+    ) -> bool:
+        """Whether a linearised gradient gives what reverse mode twice gives; tried once a kind."""
+        name = f"{kind}: linearised"
+        if name not in self.plan:
+            self._require_symmetry(function, gradient)
+            self.plan[name] = "right" if self._same(held, function, gradient) else "wrong"
+        return self.plan[name] == "right"
+
+    def _same(
+        self, products: HessianProducts, function: LogitFunction, gradient: LogitGradient
+    ) -> bool:
+        vector = probe(function, 0)
+        found, expected = torch.zeros_like(vector), torch.zeros_like(vector)
+        ReverseOverReverse(function, gradient).product(vector, expected)
+        worked = attempt(_then_true, partial(products.product, vector, found))
+        error = float((found - expected).norm())
+        return bool(worked) and error <= _rounding(vector) * float(expected.norm())
+
+    def _require_symmetry(self, function: LogitFunction, gradient: LogitGradient) -> None:
+        u, v = probe(function, 0), probe(function, 1)
+        Hu, Hv = torch.zeros_like(u), torch.zeros_like(v)
+        products = ReverseOverReverse(function, gradient)
+        products.product(u, Hu)
+        products.product(v, Hv)
+        size = float(Hu.norm() * v.norm() + Hv.norm() * u.norm())
+        error = abs(float(Hu @ v) - float(u @ Hv))
+        if error > _rounding(u) * size and error > _noise(function, u, v):
+            raise ArithmeticError(
+                f"expected a symmetric Hessian, but PyTorch's second derivative of "
+                f"{type(function.model).__name__} is not: one of its layers has a wrong rule "
+                "(weight_norm has, in some versions). G and its parts are not affected; for the "
+                "Hessian, replace that layer, for example by remove_parametrizations"
+            )
+
+    def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
+        """How many columns to take as one more batch dimension; 1 where nothing is gained.
+
+        As many as fit into ``room`` bytes, if a few are pushed faster together than one by one.
+        """
+        name = f"columns at once: {type(batch).__name__}"
+        if name not in self.plan:
+            batch.jvp(few[:, 0].contiguous())
+            fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
+            ways = {"one by one": partial(batch.jvp_one_by_one, few)}
+            reverse = isinstance(batch, ReverseJacobian)
+            if (
+                fitting >= few.shape[1]
+                and not reverse
+                and attempt(batch.jvp_together, few) is not None
+            ):
+                ways["together"] = partial(batch.jvp_together, few)
+            self.plan[name] = fitting if fastest(ways, few.device) == "together" else 1
+        return int(self.plan[name])
+
+
+def fastest(candidates: Mapping[str, Callable[[], object]], device: torch.device) -> str:
+    """The name of the fastest, each timed in turn, the first round not counted."""
+    if len(candidates) == 1:
+        return next(iter(candidates))
+    best = dict.fromkeys(candidates, float("inf"))
+    for turn in range(4):
+        for name, work in candidates.items():
+            synchronise(device)
+            start = time.perf_counter()
+            work()
+            synchronise(device)
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return min(best, key=best.__getitem__)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def probe(function: LogitFunction, index: int) -> Float[Tensor, " p"]:
+    """A random vector, always the same; never the caller's, which may miss what is wrong."""
+    generator = torch.Generator().manual_seed(index)
+    like = next(iter(function.parameters.values()))
+    vector = torch.randn(function.space.size, generator=generator, dtype=like.dtype)
+    return vector.to(like.device)
+
+
+def _weights(like: Float[Tensor, "b C"]) -> Float[Tensor, "b C"]:
+    """Coefficients with nothing special about them."""
+    return torch.cos(torch.arange(like.numel(), device=like.device)).to(like).view_as(like)
+
+
+def _fault_of_forward_mode(function: LogitFunction) -> str | None:
+    """What is wrong with forward mode on a batch, in words; ``None`` if nothing is."""
+    vector = probe(function, 0)
+
+    def disagreement() -> bool:
+        jacobian = TransientJacobian(function)
+        pushed = jacobian.jvp(vector)
+        weights, pulled = _weights(pushed), torch.zeros_like(vector)
+        jacobian.vjp(weights, pulled)
+        error = abs(float((pushed * weights).sum()) - float(pulled @ vector))
+        return error > _rounding(vector) * float(pulled.norm() * vector.norm())
+
+    disagrees = attempt(disagreement)
+    if disagrees is None:
+        # What remains must be possible; if it is not, its error is the one to see.
+        reverse, pulled = ReverseJacobian(function.head(1)), torch.zeros_like(vector)
+        reverse.vjp(reverse.jvp(vector), pulled)
+        name = innermost_module(function.model, disagreement)
+        return f"{name} cannot be differentiated in forward mode"
+    if disagrees:
+        name = type(function.model).__name__
+        return f"forward mode and reverse mode give different derivatives of {name}"
+    return None
+
+
+def _rounding(vector: Tensor) -> float:
+    return torch.finfo(vector.dtype).eps ** 0.5
+
+
+def _noise(function: LogitFunction, u: Tensor, v: Tensor) -> float:
+    """What rounding alone may leave of uᵀHv where a fit is so perfect that H is zero."""
+    jacobian, squared = ReverseJacobian(function), torch.zeros_like(u)
+    jacobian.vjp(jacobian.jvp(u), squared)
+    return 1e3 * torch.finfo(u.dtype).eps * float(squared.norm() * v.norm())
+
+
+def _then_true(work: Callable[[], object]) -> bool:
+    work()
+    return True
+
+
+def attempt(work: Callable[..., Result], *arguments: object) -> Result | None:
+    """What ``work`` returns, or ``None`` where the model forbids forward mode or tracing."""
+    try:
+        return work(*arguments)
+    except NotImplementedError:
+        return None
+    except RuntimeError as error:
+        if any(phrase in str(error).lower() for phrase in FORBIDDEN):
+            return None
+        raise

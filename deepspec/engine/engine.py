@@ -1,0 +1,239 @@
+"""Products J V, Jᵀ R, JᵀKJ V and ∇²φ V over all batches, as fast as the memory allows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.classifier.logit_function import LogitFunction
+from deepspec.classifier.parameters import ParameterSpace
+from deepspec.engine.autodiff import HeldJacobian, JacobianProducts
+from deepspec.engine.autotune import Autotuner
+from deepspec.engine.cache import BatchCache
+from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jacobian_purpose
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+RowKernel = Callable[[Float[Tensor, "b C k"], slice], Float[Tensor, "b C k"]]
+Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
+
+
+def refuse_autocast(device: torch.device) -> None:
+    """Under autocast, matrices would be multiplied in half precision behind everyone's back.
+
+    Raises
+    ------
+    RuntimeError
+        If it is on.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise RuntimeError(
+            f"expected full precision, but torch.autocast is on for {device.type}: products would "
+            "be of half precision; leave its block, or set enabled=False in it"
+        )
+
+
+def _with_smaller_batches(
+    method: Callable[Concatenate[Engine, Arguments], Result],
+) -> Callable[Concatenate[Engine, Arguments], Result]:
+    """When the GPU's memory runs out: half the batch and once more, with a warning."""
+
+    @wraps(method)
+    def retry(self: Engine, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        while True:
+            try:
+                # Evaluation code often stands under no_grad; products need the graph.
+                refuse_autocast(self.device)
+                with torch.inference_mode(False), torch.enable_grad():
+                    return method(self, *args, **kwargs)
+            except torch.OutOfMemoryError:
+                if not self.halve_batches():
+                    raise
+
+    return retry
+
+
+class Engine:
+    """Differentiates the logits of all samples, batch after batch.
+
+    Parameters
+    ----------
+    functions
+        Starts a pass over the data: yields each batch's rows and its function.
+    space
+        The parameters to differentiate by.
+    num_classes
+        The number of logits.
+    dtype, device
+        Of the vectors.
+    memory_budget
+        Bytes, or a share of the free memory, that batches may hold between products.
+    halve
+        Halves the batches; returns false if they hold a single sample already.
+    """
+
+    def __init__(
+        self,
+        functions: Callable[[], Iterator[tuple[slice, LogitFunction]]],
+        space: ParameterSpace,
+        num_classes: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory_budget: int | float,
+        halve: Callable[[], bool],
+    ) -> None:
+        self._functions = functions
+        self.space, self.dtype, self.device = space, dtype, device
+        self._halve = halve
+        self.autotuner = Autotuner()
+        self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
+        self._jacobian = jacobian_purpose(self.autotuner, num_classes, self.cache.budget_bytes)
+
+    # ---- products ---------------------------------------------------------------------------
+
+    @_with_smaller_batches
+    def jvp(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "n C k"]:
+        """J V in float64: the change of all logits along each column."""
+        return torch.cat([self._jvp(batch, columns) for _, batch in self._batches()])
+
+    @_with_smaller_batches
+    def vjp(self, coefficients: Float[Tensor, "n C k"]) -> Float[Tensor, "p k"]:
+        """Jᵀ R: the gradient of ⟨R_k, f⟩ for each k."""
+        result = self._zeros(coefficients.shape[2])
+        for rows, batch in self._batches():
+            self._vjp(batch, coefficients[rows], result)
+        return result.T
+
+    @_with_smaller_batches
+    def per_sample_pullback_product(
+        self, kernel: RowKernel, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """JᵀKJ V for a kernel that acts on each sample's logits alone: one pass over the data."""
+        result = self._zeros(columns.shape[1])
+        for rows, batch in self._batches():
+            self._vjp(batch, kernel(self._jvp(batch, columns), rows), result)
+        return result.T
+
+    @_with_smaller_batches
+    def pullback_product(
+        self, kernel: Kernel, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """JᵀKJ V for any kernel: J V of all batches first, then Jᵀ.
+
+        Batches that are held, and the last one, need no second forward pass.
+        """
+        pushed: list[Tensor] = []
+        ready: list[tuple[slice, JacobianProducts]] = []
+        for rows, batch in self._batches():
+            if ready and not isinstance(ready[-1][1], HeldJacobian):
+                ready.pop()
+            pushed.append(self._jvp(batch, columns))
+            ready.append((rows, batch))
+        coefficients = kernel(torch.cat(pushed))
+        result = self._zeros(columns.shape[1])
+        done = {rows.start for rows, _ in ready}
+        while ready:
+            rows, batch = ready.pop()
+            self._vjp(batch, coefficients[rows], result)
+        del batch
+        if len(done) < len(pushed):
+            for rows, batch in self._batches():
+                if rows.start not in done:
+                    self._vjp(batch, coefficients[rows], result)
+        return result.T
+
+    @_with_smaller_batches
+    def hvp(
+        self, kind: str, gradients: LogitGradients, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """Σ_b ∇²φ_b V, ``gradients(rows)`` being ∂φ_b/∂(logits) as a function of the logits.
+
+        ``kind`` names φ, so that what :meth:`reserve_hessian` keeps for it is found again.
+        """
+        result = self._zeros(columns.shape[1])
+        held = self.cache.batches(hessian_purpose(self.autotuner, kind, gradients))
+        for index, (rows, function) in enumerate(self._functions()):
+            if index < len(held):
+                product = held[index].product
+            else:
+                nesting = self.autotuner.nesting(function, gradients(rows))
+                product = nesting(function, gradients(rows)).product
+            for column, into in zip(columns.T, result, strict=True):
+                product(column.contiguous(), into)
+        return result.T
+
+    # ---- what is kept between products ------------------------------------------------------
+
+    @_with_smaller_batches
+    def reserve_jacobian(self, products: int) -> None:
+        """Hold as many batches as the budget allows, if so many products with J pay for it."""
+        self.cache.reserve(self._jacobian, products)
+
+    @_with_smaller_batches
+    def reserve_hessian(self, kind: str, gradients: LogitGradients, products: int) -> None:
+        """Hold as many batches as the budget allows, if so many products with ∇²φ pay for it."""
+        self.cache.reserve(hessian_purpose(self.autotuner, kind, gradients), products)
+
+    def follow(self, plan: Mapping[str, str | int]) -> None:
+        """Forget everything that is held, and make the choices of ``plan``."""
+        self.cache.follow(plan)
+
+    def halve_batches(self) -> bool:
+        """Drop everything held and halve the batches; false if that is impossible."""
+        known = self.autotuner.plan.get("forward mode")
+        self.follow({} if known is None else {"forward mode": known})
+        if not self._halve():
+            return False
+        warnings.warn(
+            "out of GPU memory: going on with batches of half the size; pass a smaller "
+            "batch_size or memory_budget to avoid the detour",
+            ResourceWarning,
+            stacklevel=3,
+        )
+        return True
+
+    def forward_mode(self) -> bool:
+        """Whether the model can be differentiated in forward mode; found out at the first call."""
+        return self.autotuner.forward_mode(function for _, function in self._functions())
+
+    # ---- one batch --------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[tuple[slice, JacobianProducts]]:
+        held = self.cache.batches(self._jacobian)
+        for index, (rows, function) in enumerate(self._functions()):
+            if index < len(held):
+                yield rows, held[index]
+            else:
+                yield rows, self.autotuner.transient(function)(function)
+
+    def _jvp(
+        self, batch: JacobianProducts, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "b C k"]:
+        parts = []
+        for few in columns.split(self._columns_at_once(batch, columns.shape[1]), dim=1):
+            one = few.shape[1] == 1
+            parts.append(batch.jvp_one_by_one(few) if one else batch.jvp_together(few))
+        return torch.cat(parts, dim=2).double()
+
+    def _vjp(
+        self, batch: JacobianProducts, coefficients: Float[Tensor, "b C k"], result: Tensor
+    ) -> None:
+        at_once = self._columns_at_once(batch, coefficients.shape[2])
+        rows = coefficients.to(self.dtype).split(at_once, dim=2)
+        for few, into in zip(rows, result.split(at_once), strict=True):
+            batch.vjp_together(few, into)
+
+    def _columns_at_once(self, batch: JacobianProducts, count: int) -> int:
+        if count == 1:
+            return 1
+        room = self.cache.budget_bytes() - self.cache.bytes()
+        return self.autotuner.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
+
+    def _zeros(self, count: int) -> Float[Tensor, "k p"]:
+        return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)

@@ -1,0 +1,260 @@
+"""The Lanczos recurrence: a symmetric operator seen from one vector, as a tridiagonal matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.krylov._arguments import check_operator, check_vectors, check_whole, not_finite
+from deepspec.krylov._inner import inner, subtract_then_inner
+from deepspec.krylov._probes import dimension, normal_vector, resolve_seed
+from deepspec.krylov._progress import progress
+from deepspec.krylov.tridiagonal import Tridiagonal
+from deepspec.operators.algebra import Compression
+from deepspec.operators.base import SymmetricOperator
+from deepspec.storage.checkpoint import Checkpoint, as_tensor
+
+Reorthogonalize = Literal["none", "full"]
+
+
+class Recurrence:
+    """A Lanczos run in the making; it owns three vectors of length p, and the start is one.
+
+    Between two steps it can be written down (:meth:`state`) and taken up again
+    (:meth:`restore`); the run then goes on to the bit.
+    """
+
+    def __init__(
+        self, A: SymmetricOperator, start: Tensor, steps: int, keep_basis: bool, seed: int
+    ) -> None:
+        self.operator = A
+        self.steps = min(steps, dimension(A)) if keep_basis else steps
+        self.seed = seed
+        self.current = start
+        self.previous: Tensor | None = None
+        self.alphas: list[float] = []
+        self.betas: list[float] = []
+        self.exhausted = False
+        self.basis = start.new_empty(self.steps, start.shape[0]) if keep_basis else None
+        # A Compression's own product projects twice; with a projected vector once is enough.
+        self._multiply: Callable[[Tensor], Tensor] = (
+            A.operator.__matmul__ if isinstance(A, Compression) else A.__matmul__
+        )
+        self._keep = A.keep if isinstance(A, Compression) else None
+        self._scale = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return len(self.alphas) == self.steps or self.exhausted
+
+    def step(self) -> None:
+        """One product, and one row and column more of T."""
+        count = len(self.alphas)
+        if self.basis is not None:
+            self.basis[count] = self.current
+        image = self._multiply(self.current)
+        if image.untyped_storage().data_ptr() == self.current.untyped_storage().data_ptr():
+            image = image.clone()
+        if self.previous is None:
+            alpha = inner(image, self.current)
+        else:
+            alpha = subtract_then_inner(image, self.betas[-1], self.previous, self.current)
+        self.previous = None
+        square = subtract_then_inner(image, alpha, self.current, image)
+        if not math.isfinite(square):
+            raise not_finite(self.operator, f"product {count + 1}")
+        if self._keep is not None or self.basis is not None:
+            image = self._off(image, count + 1)
+            square = inner(image, image)
+        beta = math.sqrt(square)
+        self.alphas.append(alpha)
+        self._scale = max(self._scale, abs(alpha), beta)
+        if beta <= 10 * torch.finfo(image.dtype).eps * self._scale:
+            beta = 0.0
+            image = self._fresh_direction(count + 1)
+        else:
+            image.div_(beta)
+        self.betas.append(beta)
+        self.previous, self.current = self.current, image
+
+    def _off(self, vector: Tensor, count: int) -> Tensor:
+        """Off what a compression removed, and off the basis where there is one.
+
+        What was removed comes off twice, last at the vector's final length, or else its rounding
+        would be a part of a short vector, and A large on it.
+        """
+        if self._keep is not None:
+            vector = self._keep(vector)
+        if self.basis is not None:
+            rows = self.basis[:count]
+            for _ in range(2):
+                vector.addmv_(rows.T, rows @ vector, alpha=-1)
+        return vector if self._keep is None else self._keep(vector)
+
+    def _fresh_direction(self, count: int) -> Tensor:
+        """After an invariant subspace: stop, or with a basis go on in what is orthogonal to it."""
+        if self.basis is None or count == self.steps:
+            self.exhausted = True
+            return self.current
+        vector = normal_vector(self.operator, self.seed, 1_000_000 + count)
+        vector = self._off(vector, count)
+        return vector.div_(math.sqrt(inner(vector, vector)))
+
+    def tridiagonal(self, with_basis: bool = True) -> Tridiagonal:
+        """T so far."""
+        basis = self.basis[: len(self.alphas)].T if with_basis and self.basis is not None else None
+        alphas, betas = as_tensor(self.alphas), as_tensor(self.betas)
+        return Tridiagonal(alphas, betas[:-1], self.betas[-1], self.exhausted, basis)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """All that the next step depends on."""
+        arrays = {
+            "alphas": as_tensor(self.alphas),
+            "betas": as_tensor(self.betas),
+            "current": self.current,
+        }
+        if self.previous is not None:
+            arrays["previous"] = self.previous
+        if self.basis is not None:
+            arrays["basis"] = self.basis[: len(self.alphas)]
+        return {"exhausted": self.exhausted, "scale": self._scale.hex()}, arrays
+
+    def restore(self, saved: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+        """Become the run whose :meth:`state` this is."""
+        self.alphas, self.betas = arrays["alphas"].tolist(), arrays["betas"].tolist()
+        self.current = arrays["current"].to(self.operator.device)
+        self.previous = None
+        if "previous" in arrays:
+            self.previous = arrays["previous"].to(self.operator.device)
+        if self.basis is not None:
+            self.basis[: len(self.alphas)] = arrays["basis"].to(self.operator.device)
+        self.exhausted, self._scale = saved["exhausted"], float.fromhex(saved["scale"])
+
+
+def lanczos(
+    A: SymmetricOperator,
+    steps: int,
+    start: Float[Tensor, " p"],
+    reorthogonalize: Reorthogonalize = "none",
+    *,
+    seed: int | None = None,
+    generator: torch.Generator | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 30.0,
+) -> Tridiagonal:
+    """The tridiagonal matrix of A on the Krylov space span{v, Av, A²v, …} of a start vector v.
+
+    β_j v_{j+1} = A v_j − α_j v_j − β_{j−1} v_{j−1} ([002], Algorithm 1 with
+    ``reorthogonalize="full"``, Algorithm 2 with ``"none"``): one product a step. Inner products
+    accumulate in float64. Without reorthogonalisation three vectors of length p are kept and
+    ghost copies of converged eigenvalues appear (:attr:`SpectralDensity.ghosts` flags them); with
+    it, one vector a step.
+
+    Parameters
+    ----------
+    A
+        The operator.
+    steps
+        How many products at most. Fewer are taken when an invariant subspace is met ("none"), or
+        when as many as there are dimensions are done ("full"). In a full run an invariant
+        subspace is followed by a random direction orthogonal to it, with β = 0: so p steps
+        give every eigenvalue, repeated ones too, and the weights stay those of ``start``.
+    start
+        v, of any length but 0. What a :class:`~deepspec.operators.algebra.Compression` removed is
+        taken out of it.
+    seed, generator
+        Where those random directions come from.
+    checkpoint, checkpoint_every
+        A folder to save the state to, and the seconds between two saves. Started again with the
+        same arguments, the run goes on from there, to the bit on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If ``steps`` is below 1, ``start`` is zero, not finite or all in what a compression
+        removed, or ``reorthogonalize`` unknown.
+    TypeError
+        If an argument is of another kind, or ``start`` of another dtype or device.
+    FloatingPointError
+        If a product is not finite, or its square.
+    CheckpointMismatch
+        If the checkpoint is of another operator, start or configuration.
+
+    >>> from deepspec.operators.matrix import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)))
+    >>> T = lanczos(A, 3, torch.ones(3, dtype=torch.float64))
+    >>> T.ritz_values.round(decimals=9), (3 * T.ritz_weights).round(decimals=9)
+    (tensor([1., 2., 3.], dtype=torch.float64), tensor([1., 1., 1.], dtype=torch.float64))
+    """
+    check_operator(A)
+    check_whole(steps, 1, "steps")
+    full = check_reorthogonalize(reorthogonalize)
+    check_vectors(A, start, columns=False)
+    chosen = resolve_seed(seed, generator)
+    run = Recurrence(A, _unit(A, start.detach()), steps, full, chosen)
+    if checkpoint is None:
+        complete(run, None)
+        return run.tridiagonal()
+    digest = hashlib.sha256(start.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    settings = {"steps": steps, "reorthogonalize": reorthogonalize, "seed": chosen, "start": digest}
+    store = open_checkpoint(checkpoint, checkpoint_every, A, "lanczos", settings)
+    saved = store.load()
+    if saved is not None:
+        run.restore(*saved)
+    complete(run, store)
+    return run.tridiagonal()
+
+
+def _unit(A: SymmetricOperator, start: Tensor) -> Tensor:
+    """A start of length 1, off what a compression removed: the recurrence multiplies by A itself.
+
+    Scaled by its largest entry first, so that no square under- or overflows.
+    """
+    vector = start / torch.linalg.vector_norm(start, math.inf)
+    if isinstance(A, Compression):
+        length = inner(vector, vector) ** 0.5
+        vector = A.keep(vector)
+        left = inner(vector, vector) ** 0.5
+        if left <= 100 * torch.finfo(A.dtype).eps * length:
+            raise ValueError(
+                "expected a start with a part in what the compression left, got one in the range "
+                "that it removed; start from another vector, such as a random one"
+            )
+        vector = A.keep(vector / left)
+    return vector.div_(inner(vector, vector) ** 0.5)
+
+
+def complete(run: Recurrence, store: Checkpoint | None) -> None:
+    """Take the steps that are left, saving on the way and at the end."""
+    run.operator.prepare(run.steps)
+    with progress("Lanczos", run.steps, len(run.alphas)) as advance:
+        while not run.finished:
+            run.step()
+            advance()
+            if store is not None and not run.finished:
+                store.offer(run.state)
+    if store is not None:
+        store.save(*run.state())
+
+
+def open_checkpoint(
+    path: str | Path, every: float, A: SymmetricOperator, estimator: str, settings: dict[str, Any]
+) -> Checkpoint:
+    """The checkpoint of an estimator's run on A."""
+    configuration = {"estimator": estimator, **settings, **A.fingerprint()}
+    tolerance = 32 * torch.finfo(A.dtype).eps
+    return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow)
+
+
+def check_reorthogonalize(reorthogonalize: str) -> bool:
+    """Whether it is "full"; raises ValueError for what is neither."""
+    if reorthogonalize not in ("none", "full"):
+        raise ValueError(f'expected reorthogonalize="none" or "full", got {reorthogonalize!r}')
+    return reorthogonalize == "full"

@@ -1,0 +1,69 @@
+"""Parameters without a layer formula: rows of the Jacobian, one sample at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.neural_tangent_kernel.accumulation import add_outer
+from deepspec.problem import Problem
+
+
+def add_jacobian(
+    theta: Float[Tensor, "nC nC"], problem: Problem, names: tuple[str, ...], block_bytes: int
+) -> None:
+    """Θ += J Jᵀ over some tensors of θ, of which J holds as many columns as fit a block."""
+    limit = max(1, block_bytes // (len(theta) * problem.parameters.element_size()))
+    for slices in _slices(problem, names, limit):
+        width = sum(stop - start for start, stop in slices.values())
+        rows = torch.zeros(len(theta), width, dtype=theta.dtype, device=theta.device)
+        _fill(rows, problem, slices)
+        add_outer(theta, rows)
+
+
+def _slices(
+    problem: Problem, names: tuple[str, ...], limit: int
+) -> Iterator[dict[str, tuple[int, int]]]:
+    """Stretches of the tensors' entries, together at most ``limit`` of them."""
+    counts = dict(zip(problem.space.names, problem.space.counts, strict=True))
+    group: dict[str, tuple[int, int]] = {}
+    room = limit
+    for name in names:
+        start = 0
+        while start < counts[name]:
+            stop = min(start + room, counts[name])
+            group[name] = (start, stop)
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield group
+                group, room = {}, limit
+    if group:
+        yield group
+
+
+def _fill(
+    rows: Float[Tensor, "nC s"], problem: Problem, slices: dict[str, tuple[int, int]]
+) -> None:
+    """The stretches' columns of J: C backward passes through each sample's own graph."""
+    C = problem.num_classes
+    for batch, function in problem.functions():
+        for sample in range(batch.stop - batch.start):
+            single = function.pick(torch.tensor([sample], device=rows.device))
+            leaves = {name: single.parameters[name].detach().requires_grad_() for name in slices}
+            with torch.enable_grad():
+                logits = single({**single.parameters, **leaves})[0]
+            start = (batch.start + sample) * C
+            for place, logit in enumerate(logits if logits.requires_grad else (), start):
+                gradients = torch.autograd.grad(
+                    logit,
+                    list(leaves.values()),
+                    retain_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+                parts = zip(gradients, slices.values(), strict=True)
+                torch.cat([g.reshape(-1)[a:b] for g, (a, b) in parts], out=rows[place])

@@ -1,0 +1,150 @@
+"""Everything of the form JᵀKJ: one operator, and the kernels K that act on logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.classifier.softmax import mean_minus_each
+from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.on_problem import ProblemOperator, require_problem
+from deepspec.problem import Problem
+
+
+class LogitForm(ABC):
+    """A symmetric map K of logit space R^(n×C), applied to columns (n, C, k) in float64."""
+
+    @abstractmethod
+    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        """K u."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the kernel is, for manifests and errors."""
+
+
+class PerSampleForm(LogitForm):
+    """A kernel that acts on each sample's C logits alone: K = blkdiag(K_1, …, K_n)."""
+
+    @abstractmethod
+    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+        """K restricted to some samples, times their columns."""
+
+    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        return self.on_rows(columns, slice(None))
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxHessian(PerSampleForm):
+    """∂²(mean cross-entropy)/∂(logits)²: (diag p_i − p_i p_iᵀ)/n on sample i ([002] eq. 5.1)."""
+
+    probabilities: Float[Tensor, "n C"]
+
+    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+        p = self.probabilities[rows]
+        return -p[:, :, None] * mean_minus_each(p, columns) / len(self.probabilities)
+
+    def describe(self) -> str:
+        return "softmax"
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCombination(LogitForm):
+    """Σ a_i K_i."""
+
+    terms: tuple[tuple[float, LogitForm], ...]
+
+    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        total = torch.zeros_like(columns)
+        for factor, kernel in self.terms:
+            total.add_(kernel(columns), alpha=factor)
+        return total
+
+    def describe(self) -> str:
+        return " + ".join(f"{factor:g}·{kernel.describe()}" for factor, kernel in self.terms)
+
+
+class RowwiseCombination(KernelCombination, PerSampleForm):
+    """Σ a_i K_i of kernels that each act on a sample alone, and so does their sum."""
+
+    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+        total = torch.zeros_like(columns)
+        for factor, kernel in self.terms:
+            assert isinstance(kernel, PerSampleForm)
+            total.add_(kernel.on_rows(columns, rows), alpha=factor)
+        return total
+
+
+def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
+    """Σ a_i K_i as one kernel."""
+    flat: list[tuple[float, LogitForm]] = []
+    for factor, kernel in terms:
+        inner = kernel.terms if isinstance(kernel, KernelCombination) else ((1.0, kernel),)
+        flat.extend((factor * a, k) for a, k in inner)
+    if len(flat) == 1 and flat[0][0] == 1.0:
+        return flat[0][1]
+    rowwise = all(isinstance(kernel, PerSampleForm) for _, kernel in flat)
+    return (RowwiseCombination if rowwise else KernelCombination)(tuple(flat))
+
+
+@dataclass(frozen=True, eq=False)
+class PullbackOperator(ProblemOperator):
+    """JᵀKJ, J = ∂f/∂θ the Jacobian of all logits, K a kernel on logit space.
+
+    One product is one J v and one Jᵀ r, whatever K is; sums and differences of such operators
+    are again one, so that a knockout such as G − G_class takes the same products. A kernel that
+    couples samples needs all of J v before Jᵀ r, and so a second forward pass of batches that are
+    not held (of all but the last).
+    """
+
+    problem: Problem
+    kernel: LogitForm
+
+    def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
+        if isinstance(self.kernel, PerSampleForm):
+            return self.problem.engine.per_sample_pullback_product(self.kernel.on_rows, columns)
+        return self.problem.engine.pullback_product(self.kernel, columns)
+
+    def prepare(self, products: int) -> None:
+        """Make ready for many products: hold what pays and fits the memory budget."""
+        self.problem.engine.reserve_jacobian(products)
+
+    def fingerprint(self) -> dict[str, str | int | float]:
+        return {"kernel": self.kernel.describe(), **self.problem.fingerprint()}
+
+    def __add__(self, other: SymmetricOperator) -> AlgebraicOperator:
+        if isinstance(other, PullbackOperator) and other.problem is self.problem:
+            kernel = combine((1.0, self.kernel), (1.0, other.kernel))
+            return PullbackOperator(self.problem, kernel)
+        return super().__add__(other)
+
+    def __sub__(self, other: SymmetricOperator) -> AlgebraicOperator:
+        if isinstance(other, PullbackOperator) and other.problem is self.problem:
+            kernel = combine((1.0, self.kernel), (-1.0, other.kernel))
+            return PullbackOperator(self.problem, kernel)
+        return super().__sub__(other)
+
+    def __mul__(self, factor: float) -> AlgebraicOperator:
+        return PullbackOperator(self.problem, combine((float(factor), self.kernel)))
+
+
+class GaussNewton(PullbackOperator):
+    """G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Gauss-Newton or Fisher matrix.
+
+    [002] eq. 5.1.
+
+    >>> model = torch.nn.Linear(2, 2)
+    >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
+    >>> G = GaussNewton(Problem(model, (torch.eye(2), torch.tensor([0, 1]))))
+    >>> torch.linalg.eigvalsh(G.to_dense()).numpy().round(3) + 0.0
+    array([0.  , 0.  , 0.  , 0.  , 0.25, 0.75], dtype=float32)
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        require_problem(problem)
+        super().__init__(problem, SoftmaxHessian(problem.probabilities))

@@ -1,0 +1,1 @@
+"""Checkpoints and results on disk: JSON beside safetensors, written whole or not at all."""

@@ -1,0 +1,1 @@
+"""Nets, data and training that come with the library."""
