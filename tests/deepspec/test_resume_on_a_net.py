@@ -34,7 +34,7 @@ def test_a_resumed_density_is_bit_identical(kind: str, tmp_path: Path) -> None:
     interrupted = operator(10**9)
     interrupted.follow(whole_run.plan())
     engine = (interrupted.terms[0][1] if kind == "sum" else interrupted).problem.engine
-    names = ("hessian",) if kind == "Hess" else ("pullback_product", "per_sample_pullback_product")
+    names = ("hvp",) if kind == "Hess" else ("pullback_product", "per_sample_pullback_product")
     count = 0
     for name in names:
         original = getattr(engine, name)

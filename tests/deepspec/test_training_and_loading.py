@@ -68,7 +68,7 @@ def test_factories_from_files_and_modules(tmp_path: Path) -> None:
     file = tmp_path / "mynet.py"
     file.write_text("import torch\ndef build():\n    return torch.nn.Linear(3, 2)\n")
     assert isinstance(from_factory(f"{file}:build"), nn.Linear)
-    assert isinstance(from_factory("deepspec.networks:mlp"), nn.Sequential)
+    assert isinstance(from_factory("deepspec.zoo.networks:mlp"), nn.Sequential)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_factories_from_files_and_modules(tmp_path: Path) -> None:
         ("nocolon", "module:function"),
         ("nowhere.py:build", "Python file"),
         ("no_such_module:build", "importable"),
-        ("deepspec.networks:nothing", "function 'nothing'"),
+        ("deepspec.zoo.networks:nothing", "function 'nothing'"),
     ],
 )
 def test_factories_that_are_not_there(name: str, words: str) -> None:
