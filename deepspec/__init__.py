@@ -2,13 +2,17 @@
 
 from deepspec.attribution import Attribution, attribute
 from deepspec.class_structure import (
+    ClassArray,
+    ClassStructure,
+    ExactSpectrum,
     Means,
     cell_means,
     class_means,
     cross_class_deviations,
+    exact_spectrum,
+    gradients,
     own_class_means,
 )
-from deepspec.class_structure.weights import ClassStructure
 from deepspec.krylov import (
     Eigenpairs,
     Estimate,
@@ -32,12 +36,7 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
-from deepspec.neural_tangent_kernel import (
-    ExactSpectrum,
-    TangentKernel,
-    exact_spectrum,
-    tangent_kernel,
-)
+from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
 from deepspec.operators import (
     ColumnSpace,
     Compression,
@@ -53,6 +52,7 @@ from deepspec.problem import Problem
 
 __all__ = [
     "Attribution",
+    "ClassArray",
     "ClassStructure",
     "ColumnSpace",
     "Compression",
@@ -85,6 +85,7 @@ __all__ = [
     "exact_spectrum",
     "fit_power_law",
     "frobenius_norm",
+    "gradients",
     "joined_spectrum",
     "kernel_polynomial_density",
     "lanczos",

@@ -3,6 +3,7 @@
 from deepspec.attribution._attribute import attribute
 from deepspec.attribution.alignment import Alignment
 from deepspec.attribution.decomposition import Decomposition, PartSummary
+from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.result import Attribution
 from deepspec.attribution.spectra import Spectrum
@@ -18,6 +19,7 @@ __all__ = [
     "Decomposition",
     "Finding",
     "MeansMap",
+    "MiniBulk",
     "PartSummary",
     "PredictedOutliers",
     "Spectrum",

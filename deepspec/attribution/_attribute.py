@@ -1,87 +1,84 @@
-"""The whole attribution of a trained classifier."""
+"""The whole attribution of a trained classifier, or of any array with class structure."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from deepspec.attribution.decomposition import (
-    Decomposition,
-    decompose,
-    identity_residual,
-    mean_gram,
-    total_trace,
-)
-from deepspec.attribution.gauss_newton_claims import above, judge_claims, light_shares
-from deepspec.attribution.gauss_newton_measurement import (
-    REMOVABLE,
-    Measurement,
-    Settings,
-    knock_out,
-    measure,
-)
-from deepspec.attribution.hessian_claims import hessian_side
-from deepspec.attribution.predicted_outliers import PredictedOutliers, predict_outliers
+from deepspec.attribution.cost import Cost, estimate
+from deepspec.attribution.decomposition import total_trace
+from deepspec.attribution.gauss_newton_claims import untrained_shares
+from deepspec.attribution.gauss_newton_side import GaussNewtonSide, gauss_newton_side
+from deepspec.attribution.hessian_claims import HessianSide, hessian_side
+from deepspec.attribution.measurement import Measurement, Settings, forms_gram, measure
 from deepspec.attribution.result import Attribution, versions
-from deepspec.attribution.spectra import Spectrum, spectrum_of
-from deepspec.attribution.split import KnockoutRecord, MeansMap, SplitAttribution
-from deepspec.class_structure.parts import Means, cell_frame, named_parts, within_class
-from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
-from deepspec.class_structure.weights import Convention
-from deepspec.operators import ColumnSpace
-from deepspec.operators.on_problem import require_problem
+from deepspec.attribution.split import SplitAttribution
+from deepspec.attribution.stages import Stages
+from deepspec.class_structure.array import ClassArray, gradients
+from deepspec.class_structure.cells import Convention
+from deepspec.class_structure.gram import restore_gram
 from deepspec.problem import Problem
 
 LARGE = 2 * 10**8
+# A shorter job needs no word beforehand.
+WORTH_SAYING = 10.0
 
 
 def attribute(
-    problem: Problem,
+    problem: Problem | ClassArray,
     *,
     test: Problem | None = None,
     untrained: Problem | None = None,
     convention: Convention = "jmlr2020",
-    seed: int = 0,
+    seed: int | torch.Generator = 0,
     draws: int | None = None,
     steps: int | None = None,
     probes: int = 1,
-    exact_up_to: int = 2000,
+    exact_up_to: int | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Attribution:
     """Which part of the spectrum has which cause, with nulls.
 
     Takes G = Σ w_{i,c'} g_{i,c'} g_{i,c'}ᵀ apart into class means, deviations of cross-class means,
-    scatter within and own-class means ([002] eq. 6.4; [000] eq. 28), knocks each part out by
-    subtraction and by projection ([002] Definitions 3.1–3.3), and judges the papers' six claims
-    beside nulls (:func:`deepspec.attribution.verdicts.judge` states the rule): a random subspace
-    of the same rank, shuffled labels, means over random groups of samples, and the untrained net.
+    scatter within and own-class means (Papyan 2020, eq. 6.4; Papyan 2019, eq. 28), knocks each
+    part out by subtraction and by projection (Papyan 2020, Definitions 3.1–3.3), and judges the
+    papers' six claims beside nulls (:func:`deepspec.attribution.verdicts.judge` states the rule).
+    Of a :class:`~deepspec.ClassArray` everything but Hess and E is found.
 
     Parameters
     ----------
     problem
-        The trained net and its training data.
+        The trained net and its training data; or any array with class structure.
     test
         The same net on other data, attributed likewise.
     untrained
         The untrained net on the training data, to show beside it.
     convention
-        "jmlr2020" ([002]) or "icml2019" ([000]) for the knockouts; the decomposition is given in
-        both.
+        "jmlr2020" (Papyan 2020) or "icml2019" (Papyan 2019) for the knockouts of G; the
+        decomposition is given in both.
     seed
-        All randomness follows from it.
+        All randomness follows from it; a generator gives one.
     draws
         Of each null; by default 19, or 4 where n · p is above 2 · 10⁸.
     steps, probes
         Lanczos steps and probes of each density; by default 100, or 32 where n · p is large.
     exact_up_to
-        Where n · C is at most this, the spectra of G and of all its knockouts are exact.
+        Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
+        default wherever the Gram matrix fits the memory, by an estimate.
+    checkpoint
+        A folder that finished stages are kept in: killed at any moment, the same call goes on
+        there, and ends with the same bits on the CPU.
 
     Raises
     ------
+    TypeError
+        If it is neither a problem nor an array.
     ValueError
         If the problems do not fit together, ``draws`` is below 2 or ``steps`` below 1, or the net
         is the same for every parameter (no gradient at all).
@@ -95,57 +92,79 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
-    require_problem(problem)
-    large = problem.size * problem.num_samples > LARGE
-    chosen = Settings(
-        convention,
-        seed,
-        (4 if large else 19) if draws is None else draws,
-        (32 if large else 100) if steps is None else steps,
-        probes,
-        exact_up_to,
-        10 if large else 30,
-        1e-2 if large else 1e-3,
+    if isinstance(seed, torch.Generator):
+        seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
+    array = _array_of(problem, convention)
+    net = problem if isinstance(problem, Problem) else None
+    large = net is not None and net.size * net.num_samples > LARGE
+    settings = Settings(
+        convention=convention,
+        seed=seed,
+        draws=(4 if large else 19) if draws is None else draws,
+        steps=(32 if large else 100) if steps is None else steps,
+        probes=probes,
+        exact_up_to=exact_up_to,
+        mini_bulk=10 if large else 30,
+        tolerance=1e-2 if large else 1e-3,
     )
-    _check(problem, chosen, test=test, untrained=untrained)
+    _check(problem, settings, test=test, untrained=untrained)
+    folder = None if checkpoint is None else Path(checkpoint)
     before: dict[str, float] = {}
     if untrained is not None:
-        with _Clock("untrained net").stage("the same, for comparison"):
-            before = _untrained(untrained, chosen)
-    found = {"train": _split(problem, chosen, "train", before)}
+        before = _untrained(untrained, settings, folder)
+    found = {"train": _split(array, net, settings, "train", before, folder)}
     if test is not None:
-        found["test"] = _split(test, chosen, "test", {})
+        found["test"] = _split(gradients(test, convention), test, settings, "test", {}, folder)
     return Attribution(
-        problem=problem.fingerprint(),
-        num_classes=problem.num_classes,
-        parameters=problem.size,
-        settings=chosen,
+        problem=array.rows.fingerprint() if net is None else net.fingerprint(),
+        num_classes=array.num_classes,
+        parameters=array.rows.width,
+        settings=settings,
         splits=found,
         has_untrained=untrained is not None,
-        plan=dict(problem.plan),
+        plan={} if net is None else dict(net.plan),
         versions=versions(),
         seconds=time.perf_counter() - started,
     )
 
 
+def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
+    if isinstance(problem, ClassArray):
+        return problem
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"expected a deepspec.Problem or a deepspec.ClassArray, got {type(problem).__name__}; "
+            "make one with deepspec.Problem(model, data) or deepspec.ClassArray(vectors, labels)"
+        )
+    return gradients(problem, convention)
+
+
 def _check(
-    problem: Problem, settings: Settings, *, test: Problem | None, untrained: Problem | None
+    problem: Problem | ClassArray,
+    settings: Settings,
+    *,
+    test: Problem | None,
+    untrained: Problem | None,
 ) -> None:
-    for given in filter(None, (test, untrained)):
-        require_problem(given)
-    for name in ("seed", "draws", "steps", "probes", "exact_up_to", "mini_bulk"):
-        value = getattr(settings, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"expected {name} as a whole number of at least 0, got {value!r}")
     for name, other in (("test", test), ("untrained", untrained)):
-        if other is not None and (other.size, other.num_classes) != (
-            problem.size,
-            problem.num_classes,
-        ):
+        if other is None:
+            continue
+        if not isinstance(problem, Problem) or not isinstance(other, Problem):
+            raise TypeError(
+                f"expected {name} as a deepspec.Problem beside another one, got "
+                f"{type(other).__name__} beside {type(problem).__name__}"
+            )
+        if (other.size, other.num_classes) != (problem.size, problem.num_classes):
             raise ValueError(
                 f"expected the {name} problem to have the same net: {problem.size} parameters and "
                 f"{problem.num_classes} classes; got {other.size} and {other.num_classes}"
             )
+    for name in ("seed", "draws", "steps", "probes", "exact_up_to"):
+        value = getattr(settings, name)
+        if value is None and name == "exact_up_to":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"expected {name} as a whole number of at least 0, got {value!r}")
     if settings.draws < 2:
         raise ValueError(f"expected at least 2 draws of each null, got {settings.draws}")
     if settings.steps < 1 or settings.probes < 1:
@@ -154,20 +173,127 @@ def _check(
         )
 
 
-def _untrained(problem: Problem, settings: Settings) -> dict[str, float]:
+def _stages(
+    array: ClassArray, net: Problem | None, settings: Settings, folder: Path | None, cost: Cost
+) -> Stages:
+    def spent() -> int:
+        return 0 if net is None else sum(net.engine.spent.values())
+
+    def follow(plan: Mapping[str, Any]) -> None:
+        if net is not None and dict(plan) != dict(net.plan):
+            net.plan = dict(plan)
+
+    configuration = {**vars(settings), **array.rows.fingerprint(), "torch": torch.__version__}
+    return Stages(
+        folder,
+        configuration,
+        spent=spent,
+        plan=dict if net is None else lambda: dict(net.plan),
+        follow=follow,
+        costs=cost.seconds,
+    )
+
+
+def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
     """What each cause removes in the untrained net."""
-    measured = measure(problem, settings)
-    total = total_trace(measured.operator, settings.seed).value
-    shares = light_shares(measured, total - float(measured.pairs.values[: measured.count].sum()))
+    array = gradients(problem, settings.convention)
+    place = None if folder is None else folder / "untrained"
+    cost = estimate(array, problem, settings)
+    stages = _stages(array, problem, settings, place, cost)
+
+    def shares(_: Path | None) -> dict[str, float]:
+        measured = measure(array, settings)
+        total = total_trace(measured.operator, settings.seed).value
+        top = float(measured.pairs.values[: measured.count].sum())
+        return untrained_shares(measured, total - top)
+
+    with stages.shown("the untrained net"):
+        found = stages.run("causes of G", dict[str, float], shares)
     problem.engine.cache.release()
-    return shares
+    return found
 
 
 def _split(
-    problem: Problem, settings: Settings, name: str, untrained: dict[str, float]
+    array: ClassArray,
+    net: Problem | None,
+    settings: Settings,
+    name: str,
+    untrained: dict[str, float],
+    folder: Path | None,
 ) -> SplitAttribution:
-    """One split: G in the coordinates of its gradients, then Hess and E."""
-    clock = _Clock(name)
+    """One split: V in the coordinates of its rows, then Hess and E."""
+    if net is not None:
+        _require_imperfect(net, name)
+    cost = estimate(array, net, settings)
+    console = Console(stderr=True)
+    if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
+        console.print(f"attribution of the {name} data: {cost}", highlight=False)
+    stages = _stages(array, net, settings, None if folder is None else folder / name, cost)
+    with stages.shown(f"attribution ({name})"):
+        if forms_gram(array, settings):
+            _form(array, stages)
+        measuring = _Once(lambda: measure(array, settings))
+        of_g = stages.run(
+            "causes of G",
+            GaussNewtonSide,
+            lambda _: gauss_newton_side(measuring(), untrained),
+        )
+        of_hessian, missing = _hessian(net, measuring, of_g.edge, stages)
+    if net is not None:
+        net.engine.cache.release()
+    counts = torch.bincount(array.cells.labels, minlength=array.num_classes)
+    return SplitAttribution(
+        samples=len(array.cells.labels),
+        loss=math.nan if net is None else net.loss,
+        error_rate=math.nan if net is None else net.error_rate,
+        class_counts=counts.tolist(),
+        hessian_spectra=() if of_hessian is None else of_hessian.spectra,
+        hessian_projected=of_g.top[:0] if of_hessian is None else of_hessian.projected,
+        alignment=None if of_hessian is None else of_hessian.alignment,
+        **{**vars(of_g), "findings": of_g.findings + (of_hessian.findings if of_hessian else ())},
+        seconds=stages.seconds,
+        matvecs=stages.matvecs,
+        without_hessian=missing,
+    )
+
+
+def _form(array: ClassArray, stages: Stages) -> None:
+    """S of the array, from this run or from an earlier one."""
+    formed = stages.run("Gram matrix of G", dict[str, torch.Tensor], lambda _: array.gram.state())
+    array.__dict__["gram"] = restore_gram(formed, array.rows.dtype)
+
+
+class _Once:
+    """A computation that several stages may need, and none where all of them were kept."""
+
+    def __init__(self, work: Callable[[], Measurement]) -> None:
+        self._work = work
+        self._found: Measurement | None = None
+
+    def __call__(self) -> Measurement:
+        if self._found is None:
+            self._found = self._work()
+        return self._found
+
+
+def _hessian(
+    net: Problem | None, measuring: _Once, edge: float, stages: Stages
+) -> tuple[HessianSide | None, str]:
+    """Hess and E, or why they are missing: G does not depend on second derivatives."""
+    if net is None:
+        return None, "an array of vectors has no Hessian"
+    try:
+        found = stages.run(
+            "Hess and E",
+            HessianSide,
+            lambda place: hessian_side(measuring(), net, edge, place),
+        )
+    except (ArithmeticError, NotImplementedError) as error:
+        return None, str(error)
+    return found, ""
+
+
+def _require_imperfect(problem: Problem, name: str) -> None:
     largest = float(problem.residuals.abs().max())
     precision = torch.finfo(problem.dtype)
     if largest < (precision.tiny / precision.eps) ** 0.5:
@@ -177,137 +303,3 @@ def _split(
             f"differs by more than {largest:.1e}: the fit is perfect, and what is left of the "
             f"Hessian underflows in {problem.dtype}; {wider}train less"
         )
-    with clock.stage("eigenpairs and means of G"):
-        measured = measure(problem, settings)
-    if float(measured.pairs.values[0]) <= 0:
-        raise ValueError(
-            "expected logits that depend on the parameters, but G is zero: no probability moves "
-            "with any parameter; check that the parameters in use are the ones selected"
-        )
-    with clock.stage("decompositions"):
-        total = total_trace(measured.operator, settings.seed)
-        decompositions = _decompositions(measured, total.value)
-    # Where classes have no scatter there is no bulk; what rounding leaves is none either.
-    rounding = 1e3 * torch.finfo(problem.dtype).eps * float(measured.pairs.values[0])
-    edge = max(float(decompositions[0].part("within_class").top[0]), rounding)
-    measured = replace(measured, outliers=above(measured.pairs.values, edge))
-    top_sum = float(measured.pairs.values[: measured.count].sum())
-    with clock.stage("knockouts"):
-        knockouts = {name: knock_out(measured, name, thorough=True) for name in REMOVABLE}
-        whole = _whole_spectrum(measured)
-    with clock.stage("nulls"):
-        findings = judge_claims(measured, knockouts, total.value - top_sum, edge, untrained)
-    with clock.stage("predicted outliers"):
-        predicted = _predicted(measured, decompositions[0])
-    with clock.stage("Hess and E"):
-        hessian = hessian_side(measured, edge)
-    problem.engine.cache.release()
-    spectra = [whole] + [k.spectrum for k in knockouts.values() if k.spectrum is not None]
-    return SplitAttribution(
-        samples=problem.num_samples,
-        loss=problem.loss,
-        error_rate=problem.error_rate,
-        class_counts=problem.class_counts.tolist(),
-        top=measured.pairs.values.cpu(),
-        edge=edge,
-        trace=total.value,
-        trace_error=total.standard_error,
-        decompositions=decompositions,
-        knockouts=tuple(
-            KnockoutRecord(k.part, k.rank, k.subtracted, k.projected) for k in knockouts.values()
-        ),
-        spectra=tuple(spectra),
-        hessian_spectra=hessian.spectra,
-        hessian_projected=hessian.projected,
-        findings=findings + hessian.findings,
-        alignment=hessian.alignment,
-        predicted=predicted,
-        layout=_layout(measured),
-        means=_means(measured),
-        exact=measured.exact,
-        seconds=clock.laps,
-    )
-
-
-def _whole_spectrum(measured: Measurement) -> Spectrum:
-    count, settings = measured.count, measured.settings
-    return spectrum_of(
-        "G",
-        measured.operator,
-        measured.pairs.values[:count].cpu(),
-        measured.pairs.vectors[:, :count],
-        steps=settings.steps,
-        probes=settings.probes,
-        seed=settings.seed,
-        parts={**named_parts(measured.frame), "within_class": within_class(measured.frame)},
-    )
-
-
-def _decompositions(measured: Measurement, total: float) -> tuple[Decomposition, Decomposition]:
-    """In the chosen convention, then in the other."""
-    settings, count = measured.settings, measured.count
-    other: Convention = "icml2019" if settings.convention == "jmlr2020" else "jmlr2020"
-    found = []
-    for convention in (settings.convention, other):
-        means = measured.means
-        if convention == other:
-            means = mean_gram(measured.operator, cell_frame(measured.problem, other))
-        residual = identity_residual(measured.problem, convention, settings.seed)
-        vectors = measured.pairs.vectors[:, :count]
-        start = vectors - Means(means.frame) @ vectors
-        found.append(
-            decompose(
-                measured.operator, means, convention, total, count, residual, start, settings.seed
-            )
-        )
-    return found[0], found[1]
-
-
-def _predicted(measured: Measurement, decomposition: Decomposition) -> PredictedOutliers:
-    means = measured.means
-    space = Means(measured.frame) if means.complete else ColumnSpace(means.basis)
-    return predict_outliers(
-        measured.operator,
-        measured.operator.project_out(space),
-        means.basis,
-        means.image,
-        measured.pairs.values[: measured.count],
-        decomposition.part("between_class").top,
-        float(decomposition.part("within_class").top[0]),
-    )
-
-
-def _layout(measured: Measurement) -> TwoWayLayout | None:
-    means, frame = measured.means, measured.frame
-    if not means.complete:
-        return None
-    return two_way_layout(means.gram, frame.weights[frame.occupied], frame.cells())
-
-
-def _means(measured: Measurement) -> MeansMap | None:
-    """⟨g, g⟩ of the plain means: the weights taken out of the Gram matrix."""
-    means, frame = measured.means, measured.frame
-    if not means.complete:
-        return None
-    weights = frame.weights[frame.occupied]
-    root = weights.sqrt()
-    cells = [[c, other] for c, other in frame.cells()]
-    return MeansMap(cells, (means.gram / root[:, None] / root).cpu(), weights.cpu())
-
-
-class _Clock:
-    """Seconds of each stage; where stderr is a terminal, it also says which one begins."""
-
-    def __init__(self, split: str) -> None:
-        self.laps: dict[str, float] = {}
-        self._split = split
-        self._console = Console(stderr=True)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is done within."""
-        if self._console.is_terminal:
-            self._console.print(f"[dim]attribution ({self._split}):[/dim] {name}")
-        begin = time.perf_counter()
-        yield
-        self.laps[name] = round(time.perf_counter() - begin, 3)

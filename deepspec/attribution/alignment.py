@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from deepspec.attribution.measurement import Measurement
+from deepspec.class_structure.parts import BetweenClass, CrossClass
+from deepspec.problem import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +68,39 @@ def share_inside(gram: Float[Tensor, "k k"], products: Float[Tensor, " k"], squa
     if square <= 0:
         return float("nan")
     return float((_inverse_root(gram).T @ products.double()).square().sum()) / square
+
+
+def measure_alignment(
+    measured: Measurement,
+    problem: Problem,
+    of_hessian: Float[Tensor, "p k"],
+    of_g: Float[Tensor, "p k"],
+) -> Alignment:
+    """Everything from D V: the means themselves are never formed."""
+    means, rows = measured.means, measured.array.rows
+    rows_g, rows_h = rows.matmul(of_g).double(), rows.matmul(of_hessian).double()
+    inner_g, inner_h = (of_g.T @ of_g).double(), (of_hessian.T @ of_hessian).double()
+    cosines: dict[str, Tensor] = {}
+    gradient = problem.gradient()
+    rows_gradient = rows.matmul(gradient[:, None]).double()
+    square = float(gradient.double().square().sum())
+    shares = {
+        "G": share_inside(inner_g, of_g.T @ gradient, square),
+        "Hess": share_inside(inner_h, of_hessian.T @ gradient, square),
+    }
+    cells = measured.array.cells
+    spans = {"class means": BetweenClass(cells), "cross-class means": CrossClass(cells)}
+    for words, part in spans.items():
+        small = means.inside(part)
+        if small is None:
+            continue
+        basis = part.basis
+        cosines[f"G and {words}"] = principal_cosines(inner_g, small, rows_g.T @ basis)
+        cosines[f"Hess and {words}"] = principal_cosines(inner_h, small, rows_h.T @ basis)
+        if words == "class means":
+            shares[words] = share_inside(small, (basis.T @ rows_gradient)[:, 0], square)
+    cosines["G and Hess"] = principal_cosines(inner_g, inner_h, of_g.T @ of_hessian)
+    return Alignment(cosines, shares, math.sqrt(min(1.0, measured.count / problem.size)))
 
 
 def _inverse_root(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k j"]:

@@ -1,4 +1,4 @@
-"""G as a sum of its parts: how much of it each one is, in either convention."""
+"""A second moment as a sum of its parts: how much of it each one is."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.knockouts import top_values
+from deepspec.attribution.seeding import stream
+from deepspec.class_structure.array import ClassArray
+from deepspec.class_structure.gram import Gram, descending
 from deepspec.class_structure.parts import (
     BetweenClass,
-    CellFrame,
-    Complement,
-    Means,
+    CellMeans,
+    CrossClass,
+    MeanPart,
     OwnClass,
-    Part,
-    named_parts,
-    within_class,
+    WithinClass,
 )
-from deepspec.class_structure.weights import ClassStructure, Convention
 from deepspec.krylov import Estimate, trace
-from deepspec.operators import AlgebraicOperator, GaussNewton, SymmetricOperator
-from deepspec.problem import Problem
+from deepspec.operators import AlgebraicOperator, Projector
 
 MOST_CELLS = 1024
 PRODUCTS_FOR_TRACE = 48
@@ -31,7 +30,7 @@ FEW = 10
 
 @dataclass(frozen=True, eq=False)
 class PartSummary:
-    """One part: its dimension, its trace, its share of tr G, and its top eigenvalues."""
+    """One part: its dimension, its trace, its share of tr V, and its top eigenvalues."""
 
     name: str
     rank: int
@@ -42,7 +41,7 @@ class PartSummary:
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """G = G_class + G_cross + G_within + G_{c=c'} ([002] eq. 6.4) or G1 + G2 + G3 + G0 ([000] 28).
+    """V = V_class + V_cross + V_within + V_{c=c'} (Papyan 2020, eq. 6.4; Papyan 2019, eq. 28).
 
     Attributes
     ----------
@@ -50,9 +49,9 @@ class Decomposition:
         "jmlr2020" or "icml2019".
     parts
         between_class, cross_class, within_class, own_class, and "means", the sum of all but
-        within_class (G1+2 of [000] eq. 23).
+        within_class (G1+2 of Papyan 2019, eq. 23).
     residual
-        ‖(Σ parts − G) v‖/‖G v‖ for a random v: rounding, if the identity holds.
+        ‖(Σ parts − V) v‖/‖V v‖ for a random v: rounding, if the identity holds.
     """
 
     convention: str
@@ -65,46 +64,72 @@ class Decomposition:
 
 
 @dataclass(frozen=True, eq=False)
-class MeanGram:
-    """What the cell means say: E, S E and EᵀS E, for all cells or (too many) for class means.
+class MeasuredMeans:
+    """The cell means' directions E with S E and EᵀS E; of all cells or (too many) of class means.
 
-    ``complete`` says which; ``cells`` names the columns of a complete one.
+    ``complete`` says which.
     """
 
-    frame: CellFrame
+    array: ClassArray
     basis: Float[Tensor, "m r"]
     image: Float[Tensor, "m r"]
     gram: Float[Tensor, "r r"]
     complete: bool
 
-    def of(self, part: Part) -> Float[Tensor, "j j"] | None:
-        """⟨means, means⟩ within one part, on an orthonormal basis of it."""
+    def inside(self, part: MeanPart) -> Float[Tensor, "j j"] | None:
+        """⟨means, means⟩ within one part, on an orthonormal basis of it; None if not known."""
         if not self.complete and not isinstance(part, (BetweenClass, OwnClass)):
             return None
-        turn = self.basis.double().T @ part.basis.double()
+        turn = self.basis.T @ part.basis
         return turn.T @ self.gram @ turn
 
+    @property
+    def space(self) -> Projector:
+        """The projector onto the span of E."""
+        cells = self.array.cells
+        return CellMeans(cells) if self.complete else _ClassMeansOnly(cells)
 
-def mean_gram(gram: SymmetricOperator, frame: CellFrame) -> MeanGram:
+
+class _ClassMeansOnly(MeanPart):
+    """P_class + P_own."""
+
+    name = "class_means"
+
+    @property
+    def rank(self) -> int:
+        return BetweenClass(self.cells).rank + OwnClass(self.cells).rank
+
+    def on_cells(self, cells: Float[Tensor, "C K k"]) -> Float[Tensor, "C K k"]:
+        return BetweenClass(self.cells).on_cells(cells) + OwnClass(self.cells).on_cells(cells)
+
+
+def measure_means(array: ClassArray, operator: AlgebraicOperator) -> MeasuredMeans:
     """S times the cell means' directions: C² products, or 2C where C² is above 1,024."""
-    complete = int(frame.occupied.sum()) <= MOST_CELLS
-    if complete:
-        basis = frame.vectors()
-    else:
-        parts = named_parts(frame)
-        basis = torch.cat([parts["between_class"].basis, parts["own_class"].basis], dim=1)
-    image = gram @ basis
-    matrix = basis.double().T @ image.double()
-    return MeanGram(frame, basis, image, (matrix + matrix.T) / 2, complete)
+    cells = array.cells
+    complete = len(cells.places) <= MOST_CELLS
+    basis = (
+        CellMeans(cells).basis
+        if complete
+        else torch.cat([BetweenClass(cells).basis, OwnClass(cells).basis], dim=1)
+    )
+    image = times(operator, basis)
+    matrix = basis.T @ image
+    return MeasuredMeans(array, basis, image, (matrix + matrix.T) / 2, complete)
+
+
+def times(operator: AlgebraicOperator, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+    """S X in float64, exactly so where S is formed."""
+    if isinstance(operator, Gram):
+        return operator.times(columns)
+    return (operator @ columns.to(operator.dtype)).double()
 
 
 def decompose(
-    gram: AlgebraicOperator,
-    means: MeanGram,
-    convention: Convention,
+    operator: AlgebraicOperator,
+    means: MeasuredMeans,
+    convention: str,
     whole_trace: float,
     top: int,
-    residual: float,
     start: Float[Tensor, "m k"],
     seed: int,
 ) -> Decomposition:
@@ -112,59 +137,103 @@ def decompose(
 
     Parameters
     ----------
-    gram
+    operator
         S.
     means
         Its products with the means' directions.
     whole_trace
-        tr G.
+        tr S.
     top
         How many eigenvalues of each part; 10 of those that cost products, with very many classes.
-    residual
-        See :func:`identity_residual`.
     start
-        Directions that the top eigenvectors of G_within may be near.
+        Directions that the top eigenvectors of V_within may be near.
     """
-    frame = means.frame
+    cells = means.array.cells
     few = top if means.complete else min(top, FEW)
     summaries = []
-    whole: dict[str, Part] = {**named_parts(frame), "means": Means(frame)}
-    for name, part in whole.items():
-        small = means.of(part)
+    kinds: tuple[type[MeanPart], ...] = (BetweenClass, CrossClass, OwnClass, CellMeans)
+    for part in (kind(cells) for kind in kinds):
+        small = means.inside(part)
         if small is not None:
-            values = torch.linalg.eigvalsh(small).flip(0).cpu()
-            kept = torch.zeros(top, dtype=torch.float64)
-            kept[: min(top, len(values))] = values[:top].clamp_min(0.0)
+            values = descending(small).cpu()
+            kept = padded(values.clamp_min(0.0), top)
             size = float(values.sum())
         else:
-            inside = gram.project_out(Complement(part))
+            inside = operator.project_out(_Complement(part))
             kept = top_values(inside, few)
-            size = trace(inside, PRODUCTS_FOR_TRACE, seed=seed).value
-        summaries.append(PartSummary(name, part.rank, size, size / whole_trace, kept))
-    within = within_class(frame)
+            size = trace(inside, PRODUCTS_FOR_TRACE, generator=stream(seed, "trace")).value
+        summaries.append(PartSummary(part.name, part.rank, size, size / whole_trace, kept))
+    within = WithinClass(cells)
     size = whole_trace - summaries[-1].trace
     values = torch.zeros(few, dtype=torch.float64)
     if within.rank:
-        values = top_values(gram.project_out(Means(frame)), few, start[:, :few])
+        if isinstance(operator, Gram):
+            values = padded(operator.transformed(within.on_rows).cpu(), few)
+        else:
+            values = top_values(operator.project_out(within.means), few, start[:, :few])
     share = size / whole_trace
     summaries.insert(2, PartSummary("within_class", within.rank, size, share, values))
-    return Decomposition(convention, tuple(summaries), residual)
+    return Decomposition(convention, tuple(summaries), identity_residual(means.array, seed))
 
 
-def total_trace(gram: SymmetricOperator, seed: int) -> Estimate:
-    """tr S = tr G: exact where S is formed, else estimated with its standard error."""
-    matrix = getattr(gram, "matrix", None)
-    if isinstance(matrix, Tensor):
-        return Estimate(float(matrix.trace()), 0.0, 0)
-    return trace(gram, PRODUCTS_FOR_TRACE, seed=seed)
+def padded(values: Float[Tensor, " k"], count: int) -> Float[Tensor, " count"]:
+    """The first so many, filled up with zeros.
+
+    >>> padded(torch.tensor([2.0, 1.0]), 3)
+    tensor([2., 1., 0.], dtype=torch.float64)
+    """
+    found = torch.zeros(count, dtype=torch.float64)
+    found[: min(count, len(values))] = values[:count].double()
+    return found
 
 
-def identity_residual(problem: Problem, convention: Convention, seed: int) -> float:
-    """‖(Σ parts − G) v‖/‖G v‖ for a random v in parameter space, each part multiplied by itself."""
-    generator = torch.Generator().manual_seed(seed)
-    vector = torch.randn(problem.size, generator=generator).to(problem.device, problem.dtype)
-    whole = GaussNewton(problem) @ vector
-    parts = ClassStructure(problem, convention).named().values()
-    total = sum((part @ vector for part in parts), start=torch.zeros_like(whole))
+class _Complement(Projector):
+    """I − P, off which what is left is P S P."""
+
+    def __init__(self, part: MeanPart) -> None:
+        self.part = part
+
+    @property
+    def rank(self) -> int:
+        return self.size - self.part.rank
+
+    @property
+    def size(self) -> int:
+        return self.part.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.part.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.part.device
+
+    def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        return columns - self.part @ columns
+
+
+def total_trace(operator: AlgebraicOperator, seed: int) -> Estimate:
+    """tr S = tr V: exact where S is formed, else estimated with its standard error."""
+    if isinstance(operator, Gram):
+        return exactly(operator.trace())
+    return trace(operator, PRODUCTS_FOR_TRACE, generator=stream(seed, "trace"))
+
+
+def exactly(value: float) -> Estimate:
+    """A number that is no estimate."""
+    return Estimate(value, 0.0, 0)
+
+
+def identity_residual(array: ClassArray, seed: int) -> float:
+    """‖(Σ parts − V) v‖/‖V v‖ for a random v of length d, each part multiplied by itself."""
+    rows = array.rows
+    vector = torch.randn(rows.width, generator=stream(seed, "identity"))
+    vector = vector.to(rows.device, rows.dtype)
+    whole = array.second_moment @ vector
+    total = torch.zeros_like(whole)
+    for name, part in array.parts.items():
+        if name != "global_mean":
+            total += part @ vector
     size = float(whole.norm())
     return float((total - whole).norm()) / size if size else 0.0

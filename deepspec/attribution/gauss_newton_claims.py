@@ -1,38 +1,57 @@
-"""The four claims about G ([002] §1.11 and §6.1), each beside its nulls."""
+"""The four claims about a second moment (Papyan 2020, §1.11 and §6.1), each beside its nulls."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.gauss_newton_measurement import (
+from deepspec.attribution.decomposition import times
+from deepspec.attribution.knockouts import (
+    KnownPairs,
+    recycled_values,
+    removed_share,
+    top_values,
+)
+from deepspec.attribution.measurement import (
     Knockout,
     Measurement,
     knock_out,
-    without_pairs,
+    without_zero_pairs,
 )
-from deepspec.attribution.knockouts import recycled_values, top_values
-from deepspec.attribution.nulls import (
-    regrouped_frame,
-    shuffled_labels,
-    without_random_subspace,
-)
+from deepspec.attribution.nulls import shuffled_labels, without_random_subspace
+from deepspec.attribution.seeding import stream
 from deepspec.attribution.verdicts import Finding, judge
+from deepspec.class_structure.cells import Cells
+from deepspec.class_structure.gram import descending
 from deepspec.class_structure.parts import (
     BetweenClass,
-    Complement,
+    CellMeans,
     CrossClass,
     GlobalMean,
-    Means,
-    cell_frame,
+    MeanPart,
 )
 
-CLEAR = 1.25
-ROUGH = 1e-2
+OUTLIER_MARGIN = 1.25
+NULL_TOLERANCE = 1e-2
 CAUSES = {"top outlier": "global_mean", "outliers": "between_class", "mini-bulk": "cross_class"}
+FEATURE_SHARE = 1e-3
+
+
+class BeyondGlobalMean(MeanPart):
+    """P_class − P_global: class means, the global mean left out."""
+
+    name = "centred_class_means"
+
+    @property
+    def rank(self) -> int:
+        return BetweenClass(self.cells).rank - GlobalMean(self.cells).rank
+
+    def on_cells(self, cells: Float[Tensor, "C K k"]) -> Float[Tensor, "C K k"]:
+        return BetweenClass(self.cells).on_cells(cells) - GlobalMean(self.cells).on_cells(cells)
 
 
 def above(values: Float[Tensor, " k"], edge: float) -> int:
@@ -41,14 +60,14 @@ def above(values: Float[Tensor, " k"], edge: float) -> int:
     >>> above(torch.tensor([3.0, 2.0, 1.0]), 1.0)
     2
     """
-    return int((values > CLEAR * edge).sum())
+    return int((values > OUTLIER_MARGIN * edge).sum())
 
 
 def selectivity(measured: Measurement, means_top: Float[Tensor, " k"], tails: float) -> float:
     """Share of the bulk removed less share of the outliers removed, when within is knocked out.
 
-    Knocking out G_within leaves rank C² and so removes most of any bulk, whatever the labels: what
-    makes it the bulk's own cause is that the C outliers stay. ``tails`` is the share of G's trace
+    Knocking out V_within leaves rank C² and so removes most of any bulk, whatever the labels: what
+    makes it the bulk's own cause is that the C outliers stay. ``tails`` is the share of V's trace
     beyond its top C that is left.
     """
     places = measured.places
@@ -64,6 +83,8 @@ def removed_by(
     shares = {
         claim: measured.removed(part, knockouts[part].subtracted) for claim, part in CAUSES.items()
     }
+    if measured.located is not None:
+        shares["mini-bulk"] = measured.located.removed(CrossClass(measured.array.cells))
     within = knockouts["within_class"]
     gram = measured.means.gram
     if measured.means.complete:
@@ -75,7 +96,7 @@ def removed_by(
     return shares
 
 
-def light_shares(measured: Measurement, tail_trace: float) -> dict[str, float]:
+def untrained_shares(measured: Measurement, tail_trace: float) -> dict[str, float]:
     """The same without nulls or spectra: for the untrained net."""
     knockouts = {
         part: knock_out(measured, part, thorough=part == "within_class")
@@ -84,48 +105,134 @@ def light_shares(measured: Measurement, tail_trace: float) -> dict[str, float]:
     return removed_by(measured, knockouts, tail_trace)
 
 
-def nulls_of(measured: Measurement) -> dict[str, dict[str, Float[Tensor, " b"]]]:
-    """For each claim and null, the shares that its draws remove."""
-    settings, problem = measured.settings, measured.problem
-    known = without_pairs(measured)
-    few = settings.costly_draws
+class _Nulls:
+    """What each null's draws remove."""
+
+    def __init__(self, measured: Measurement) -> None:
+        self.measured = measured
+        self.known = without_zero_pairs(measured)
+        self.count = measured.looked_at("cross_class")
+        self.beyond = beyond_global_mean(measured, self.known)
+
+    def recycled(self, part: MeanPart, name: str) -> float:
+        """The share of a part's claimed feature that another part of its kind removes."""
+        left = recycled_values(self.measured.operator, part, self.known, self.count)
+        return self.measured.removed(name, left)
+
+    def mini_bulk(self, part: MeanPart) -> float:
+        """What it takes from where the mini-bulk is, or (S not formed) from its places."""
+        located = self.measured.located
+        if located is not None:
+            return located.removed(part)
+        return self.recycled(part, "cross_class")
+
+    def bulk(self, cells: Cells) -> float:
+        """The selectivity of scatter about other means."""
+        measured, means = self.measured, CellMeans(cells)
+        if measured.means.complete:
+            basis = means.basis
+            kept = descending(basis.T @ times(measured.operator, basis)).cpu()
+        else:
+            within = measured.array.relabelled(cells.labels).projector("within_class")
+            inside = measured.operator.project_out(within)
+            start = means @ self.known.vectors[:, : measured.places].to(means.dtype)
+            kept = top_values(inside, measured.places, start, tol=NULL_TOLERANCE)
+        return selectivity(measured, kept, 0.0)
+
+    def random(self, name: str, draw: int) -> float:
+        """The share that a random subspace of the part's rank removes."""
+        measured = self.measured
+        rank = max(1, measured.part(name).rank)
+        if name == "cross_class" and measured.located is not None:
+            located = measured.located
+            basis = torch.randn(
+                measured.operator.size,
+                min(rank, measured.operator.size),
+                generator=stream(measured.settings.seed, "random rows", draw),
+                dtype=torch.float64,
+            )
+            return located.removed(_Span(measured.array.cells, torch.linalg.qr(basis)[0]))
+        left = without_random_subspace(
+            measured.array.rows, self.known, rank, self.count, measured.settings.seed, draw
+        )
+        return measured.removed(name, left)
+
+
+class _Span(MeanPart):
+    """Any subspace of the rows, by an orthonormal basis of it."""
+
+    name = "span"
+
+    def __init__(self, cells: Cells, columns: Float[Tensor, "m r"]) -> None:
+        super().__init__(cells)
+        self._columns = columns.to(cells.share.device)
+
+    @property
+    def rank(self) -> int:
+        return self._columns.shape[1]
+
+    @property
+    def basis(self) -> Float[Tensor, "m r"]:
+        return self._columns
+
+    def on_cells(self, cells: Float[Tensor, "C K k"]) -> Float[Tensor, "C K k"]:
+        raise NotImplementedError("a span is not made of cells")
+
+
+def beyond_global_mean(measured: Measurement, known: KnownPairs) -> Callable[[Cells], float]:
+    """The share of the top C that means of groups remove beyond what the global mean removes.
+
+    Means over *any* groups carry the global mean, which is the same for all of them: on a nearly
+    interpolating net, whose top outlier is the global mean, they remove most of Σ λ_i whatever the
+    groups are. So the global mean is knocked out first, on either side of the comparison.
+    """
+    cells = measured.array.cells
+    center = GlobalMean(cells)
+    before = recycled_values(measured.operator, center, known, measured.looked_at("cross_class"))
+    wide = torch.cat([before, before.new_zeros(1)])
+
+    def removed(groups: Cells) -> float:
+        part = BetweenClass(groups)
+        left = recycled_values(measured.operator, part, known, len(before))
+        return removed_share(wide, left, 0, measured.places, max(1, part.rank - center.rank))
+
+    return removed
+
+
+def nulls_of(
+    measured: Measurement,
+) -> tuple[dict[str, dict[str, Float[Tensor, " b"]]], dict[str, dict[str, float]]]:
+    """For each claim and null the shares that its draws remove; and what they are held against.
+
+    The second says so only where it is not the share removed itself.
+    """
+    settings, cells = measured.settings, measured.array.cells
+    nulls = _Nulls(measured)
     found: dict[str, dict[str, list[float]]] = {
         "top outlier": {"shuffled labels": [], "a random subspace": []},
         "outliers": {"shuffled labels": [], "regrouped samples": [], "a random subspace": []},
         "mini-bulk": {"shuffled labels": [], "a random subspace": []},
         "bulk": {"shuffled labels": []},  # a random subspace shrinks bulk and outliers alike
     }
-    count = measured.looked_at("cross_class")
     for draw in range(settings.draws):
-        labels = shuffled_labels(problem, settings.seed, draw)
-        frame = cell_frame(problem, settings.convention, labels)
+        labels = shuffled_labels(cells.labels, settings.seed, draw)
+        shuffled = cells.relabelled(labels)
         for claim, kind in (("top outlier", GlobalMean), ("outliers", BetweenClass)):
-            left = recycled_values(measured.operator, kind(frame), known.pairs, count)
-            found[claim]["shuffled labels"].append(measured.removed(CAUSES[claim], left))
-        regrouped = BetweenClass(regrouped_frame(problem, labels, settings.convention))
-        left = recycled_values(measured.operator, regrouped, known.pairs, count)
-        found["outliers"]["regrouped samples"].append(measured.removed("between_class", left))
-        if draw < few:
-            left = recycled_values(measured.operator, CrossClass(frame), known.pairs, count)
-            found["mini-bulk"]["shuffled labels"].append(measured.removed("cross_class", left))
-            inside = measured.operator.project_out(Complement(Means(frame)))
-            start = Means(frame) @ known.pairs.vectors[:, : measured.places]
-            kept = top_values(inside, measured.places, start, tol=ROUGH)
-            found["bulk"]["shuffled labels"].append(selectivity(measured, kept, 0.0))
+            found[claim]["shuffled labels"].append(nulls.recycled(kind(shuffled), CAUSES[claim]))
+        found["outliers"]["regrouped samples"].append(nulls.beyond(cells.regrouped(labels)))
+        if draw < settings.costly_draws:
+            found["mini-bulk"]["shuffled labels"].append(nulls.mini_bulk(CrossClass(shuffled)))
+            found["bulk"]["shuffled labels"].append(nulls.bulk(shuffled))
             for claim, part in CAUSES.items():
-                rank = measured.part(part).rank
-                seed = 104_729 * (settings.seed + 1) + draw
-                left = without_random_subspace(
-                    measured.gram, known.pairs, max(rank, 1), count, seed
-                )
-                found[claim]["a random subspace"].append(measured.removed(part, left))
-    return {
+                found[claim]["a random subspace"].append(nulls.random(part, draw))
+    draws = {
         claim: {
             name: torch.tensor([0.0 if math.isnan(v) else v for v in draws], dtype=torch.float64)
-            for name, draws in nulls.items()
+            for name, draws in by_name.items()
         }
-        for claim, nulls in found.items()
+        for claim, by_name in found.items()
     }
+    return draws, {"outliers": {"regrouped samples": nulls.beyond(cells)}}
 
 
 def judge_claims(
@@ -137,20 +244,22 @@ def judge_claims(
 ) -> tuple[Finding, ...]:
     """All four findings."""
     shares = removed_by(measured, knockouts, tail_trace)
-    nulls = nulls_of(measured)
+    nulls, against = nulls_of(measured)
     values = measured.pairs.values.cpu()
     there = above(values[: 2 * measured.count], edge)
     bulk = float(values[: measured.count].sum())
+    located = measured.located
+    mini = int(located.members.sum()) if located is not None else measured.mini
     present = {
-        "top outlier": there > 0 and float(values[0]) > CLEAR * float(values[1]),
+        "top outlier": there > 0 and float(values[0]) > OUTLIER_MARGIN * float(values[1]),
         "outliers": there > 0,
-        "mini-bulk": measured.mini > 0,
-        "bulk": tail_trace > 1e-3 * (bulk + tail_trace) and there > 0,
+        "mini-bulk": mini > 0,
+        "bulk": tail_trace > FEATURE_SHARE * (bulk + tail_trace) and there > 0,
     }
     findings = []
     for claim, removed in shares.items():
         projected, at_most = math.nan, removed
-        if claim in CAUSES:
+        if claim in CAUSES and not (claim == "mini-bulk" and located is not None):
             cause = knockouts[CAUSES[claim]]
             at_most = measured.removed_at_most(CAUSES[claim], cause.subtracted)
             if not bool(cause.projected.isnan().any()):
@@ -164,6 +273,7 @@ def judge_claims(
                 present=present[claim],
                 untrained=untrained.get(claim, math.nan),
                 at_most=at_most,
+                against=against.get(claim, {}),
             )
         )
     return tuple(findings)

@@ -1,13 +1,14 @@
-"""Knockouts ([002] Definitions 3.1–3.3), and how much of a feature one removes.
+"""Knockouts (Papyan 2020, Definitions 3.1–3.3), and how much of a feature one removes.
 
-In the coordinates of :class:`~deepspec.attribution.gradient_gram.GradientGram`, S = D Dᵀ:
+On the row side (:mod:`deepspec.class_structure.parts`), with S = D Dᵀ:
 
-* subtraction, G − G_B with G_B = DᵀPD: the eigenvalues of (I − P) S (I − P);
-* projection, G ⊘ G_B = (I − Π) G (I − Π), Π onto the range of DᵀE with P = E Eᵀ: the eigenvalues
+* subtraction, V − V_P with V_P = DᵀPD: the eigenvalues of (I − P) S (I − P);
+* projection, V ⊘ V_P = (I − Π) V (I − Π), Π onto the range of DᵀE with P = E Eᵀ: the eigenvalues
   of the Schur complement S − S E (EᵀS E)⁺ EᵀS.
 
 A Schur complement is at most the block it belongs to, so each eigenvalue after a projection is at
-most that after a subtraction: subtraction is the more demanding of the two.
+most that after a subtraction: subtraction is the more demanding of the two. Where S is formed both
+are exact (:meth:`deepspec.ClassArray.knock_out`); here is what they take where it is not.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.class_structure.parts import Part
+from deepspec.class_structure.gram import Gram, schur_factor
+from deepspec.class_structure.parts import MeanPart
 from deepspec.krylov import top_eigenpairs
-from deepspec.operators import AlgebraicOperator, SymmetricOperator
+from deepspec.operators import AlgebraicOperator
 
 LOOSE = 1e-3
 
 
 class SchurComplement(AlgebraicOperator):
-    """S − Y (EᵀY)⁺ Yᵀ, Y = S E: what is left of G once the range of DᵀE is projected out.
+    """S − Y (EᵀY)⁺ Yᵀ, Y = S E: what is left of V once the range of DᵀE is projected out.
 
     Parameters
     ----------
@@ -45,16 +47,12 @@ class SchurComplement(AlgebraicOperator):
 
     def __init__(
         self,
-        operator: SymmetricOperator,
+        operator: AlgebraicOperator,
         basis: Float[Tensor, "m r"],
         image: Float[Tensor, "m r"],
     ) -> None:
         self.operator = operator
-        gram = basis.T.double() @ image.double()
-        values, vectors = torch.linalg.eigh((gram + gram.T) / 2)
-        kept = values > 100 * torch.finfo(operator.dtype).eps * values[-1:].abs()
-        root = vectors[:, kept] / values[kept].sqrt()
-        self.factor = (image.double() @ root).to(operator.dtype)
+        self.factor = schur_factor(basis, image, operator.dtype).to(operator.dtype)
 
     @property
     def size(self) -> int:
@@ -68,14 +66,17 @@ class SchurComplement(AlgebraicOperator):
     def device(self) -> torch.device:
         return self.operator.device
 
-    def prepare(self, products: int) -> None:
-        self.operator.prepare(products)
+    def prepare(self, matvecs: int) -> None:
+        self.operator.prepare(matvecs)
+
+    def describe(self) -> str:
+        return f"Schur complement off {self.factor.shape[1]} means"
 
     def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.operator @ columns - self.factor @ (self.factor.T @ columns)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KnownPairs:
     """Eigenpairs of S that later estimates start from: values (k,) descending, vectors (m, k)."""
 
@@ -84,7 +85,7 @@ class KnownPairs:
 
 
 def top_values(
-    operator: SymmetricOperator,
+    operator: AlgebraicOperator,
     count: int,
     start: Float[Tensor, "m k"] | None = None,
     tol: float = LOOSE,
@@ -98,6 +99,8 @@ def top_values(
         return torch.zeros(0, dtype=torch.float64)
     if start is not None and float(start.abs().max()) == 0.0:
         start = None
+    if start is not None:
+        start = start.to(operator.dtype)
     pairs = top_eigenpairs(operator, count, tol=tol, start=start)
     found = torch.zeros(count, dtype=torch.float64)
     found[: len(pairs.values)] = pairs.values.double().cpu()
@@ -105,21 +108,23 @@ def top_values(
 
 
 def recycled_values(
-    operator: SymmetricOperator, part: Part, pairs: KnownPairs, count: int
+    operator: AlgebraicOperator, part: MeanPart, pairs: KnownPairs, count: int
 ) -> Float[Tensor, " count"]:
     """Lower bounds on the top eigenvalues of (I − P) S (I − P), from the known eigenvectors of S.
 
     Rayleigh–Ritz on (I − P) V at the price of S P V, rank-many products at most. What a knockout
     removes is overestimated, which is on the safe side for a null.
     """
-    lost = part @ pairs.vectors
-    if part.rank < pairs.vectors.shape[1]:
-        image = (operator @ part.basis) @ (part.basis.T @ pairs.vectors)
+    wide = pairs.vectors.double()
+    lost = part.on_rows(wide)
+    if isinstance(operator, Gram):
+        image = operator.times(lost)
+    elif part.rank < wide.shape[1]:
+        basis = part.basis.to(operator.dtype)
+        image = (operator @ basis).double() @ (part.basis.T @ wide)
     else:
-        image = operator @ lost
-    kept = (pairs.vectors - lost).double()
-    mapped = pairs.vectors.double() * pairs.values.double() - image.double()
-    return ritz(kept, mapped, count)
+        image = (operator @ lost.to(operator.dtype)).double()
+    return ritz(wide - lost, wide * pairs.values.double() - image, count)
 
 
 def ritz(

@@ -29,7 +29,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from deepspec.krylov import Tridiagonal, lanczos
-from deepspec.operators import SymmetricOperator
+from deepspec.operators import AlgebraicOperator
 
 COUPLED_STEPS = 4
 
@@ -92,8 +92,8 @@ def secular_root(level: float, weight: float, measure: Tridiagonal) -> float:
 
 
 def predict_outliers(
-    gram: SymmetricOperator,
-    within: SymmetricOperator,
+    gram: AlgebraicOperator,
+    within: AlgebraicOperator,
     basis: Float[Tensor, "m r"],
     image: Float[Tensor, "m r"],
     true: Float[Tensor, " k"],
@@ -160,7 +160,7 @@ def _descending(values: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
 
 
 def coupled_values(
-    gram: SymmetricOperator,
+    gram: AlgebraicOperator,
     basis: Float[Tensor, "m r"],
     image: Float[Tensor, "m r"],
     block: Float[Tensor, "m k"],

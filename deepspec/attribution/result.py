@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deepspec.attribution import summary as words
-from deepspec.attribution.gauss_newton_measurement import Settings
+from deepspec.attribution.measurement import Settings
 from deepspec.attribution.split import SplitAttribution
 from deepspec.storage.checkpoint import load_state, save_state
 from deepspec.storage.results import new_folder, pack, unpack

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.attribution.seeding import stream
 from deepspec.krylov import Tridiagonal, lanczos
-from deepspec.operators import ColumnSpace, Compression, MatrixOperator, Projector
-from deepspec.operators.base import SymmetricOperator
+from deepspec.operators import AlgebraicOperator, ColumnSpace, Projector
 
 FORMED_UP_TO = 1000
 
@@ -64,80 +64,47 @@ class Spectrum:
         return float(self.top.sum()) + self.tail_trace
 
 
-class SumOfOrthogonal(Projector):
-    """P + Q for projectors with orthogonal ranges."""
-
-    def __init__(self, first: Projector, second: Projector) -> None:
-        self.first, self.second = first, second
-
-    @property
-    def rank(self) -> int:
-        return self.first.rank + self.second.rank
-
-    @property
-    def size(self) -> int:
-        return self.first.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.first.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.first.device
-
-    def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-        return self.first @ columns + self.second @ columns
-
-
-def exact_spectrum_of(name: str, eigenvalues: Float[Tensor, " m"], top: int) -> Spectrum:
-    """Marks from a list of all eigenvalues.
+def exact_spectrum_of(
+    name: str,
+    eigenvalues: Float[Tensor, " m"],
+    top: int,
+    shares: Mapping[str, Float[Tensor, " m"]] | None = None,
+) -> Spectrum:
+    """Marks from a list of all eigenvalues; ``shares`` of the parts in each of them, descending.
 
     >>> exact_spectrum_of("A", torch.tensor([1.0, 3.0]), 1).trace
     4.0
     """
     values = eigenvalues.double().cpu().sort(descending=True).values
     rest = values[top:]
-    return Spectrum(name, "exact", values[:top], rest, torch.ones_like(rest), 0)
+    return Spectrum(
+        name,
+        "exact",
+        values[:top],
+        rest,
+        torch.ones_like(rest),
+        0,
+        {part: share[top:].cpu() for part, share in (shares or {}).items()},
+        {part: share[:top].cpu() for part, share in (shares or {}).items()},
+    )
 
 
-def estimated_spectrum(
-    name: str,
-    operator: SymmetricOperator,
-    top: Float[Tensor, " k"],
-    vectors: Float[Tensor, "m k"],
-    *,
-    steps: int,
-    probes: int,
-    seed: int,
-    reorthogonalize: bool,
-) -> Spectrum:
-    """Exact where the matrix is small enough to be formed, else by :func:`lanczos_spectrum`.
+def dense_spectrum(name: str, operator: AlgebraicOperator, top: int) -> Spectrum:
+    """All of a small operator's spectrum, by forming it.
 
     One probe's weights are a fair sample of a large spectrum, and of a small one they are not;
     forming a larger one would cost more than all the rest of an attribution.
     """
-    if operator.size <= FORMED_UP_TO:
-        matrix = operator.to_dense().double()
-        values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
-        rounding = operator.size * torch.finfo(operator.dtype).eps * float(values.abs().max())
-        values[values.abs() <= rounding] = 0.0  # of neither sign
-        return replace(exact_spectrum_of(name, values, len(top)), products=operator.size)
-    return lanczos_spectrum(
-        name,
-        operator,
-        top,
-        vectors,
-        steps=steps,
-        probes=probes,
-        seed=seed,
-        reorthogonalize=reorthogonalize,
-    )
+    matrix = operator.to_dense().double()
+    values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
+    rounding = operator.size * torch.finfo(operator.dtype).eps * float(values.abs().max())
+    values[values.abs() <= rounding] = 0.0  # of neither sign
+    return replace(exact_spectrum_of(name, values, top), products=operator.size)
 
 
 def lanczos_spectrum(
     name: str,
-    operator: SymmetricOperator,
+    operator: AlgebraicOperator,
     top: Float[Tensor, " k"],
     vectors: Float[Tensor, "m k"],
     *,
@@ -152,18 +119,13 @@ def lanczos_spectrum(
     The start vectors are uniform directions off the eigenvectors and off whatever a compression
     removed ([002] Algorithm 3 after Appendix C.8's deflation).
     """
-    space: Projector = ColumnSpace(vectors)
-    inner = operator
-    if isinstance(operator, Compression):
-        space = SumOfOrthogonal(operator.projector, space)
-        inner = operator.operator
-    rest = Compression(inner, space)
+    rest = operator.project_out(ColumnSpace(vectors))
     dimension = rest.size - rest.removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     products = 0
     causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
-        generator = torch.Generator().manual_seed(7919 * (seed + 1) + probe)
+        generator = stream(seed, "density", probe)
         start = torch.randn(rest.size, generator=generator, dtype=torch.float32)
         start = rest.keep(start.to(rest.device, rest.dtype))
         if not float(start.norm()):
@@ -176,7 +138,7 @@ def lanczos_spectrum(
         counts.append(run.ritz_weights * dimension / probes)
         if parts and run.basis is not None:
             turn = torch.linalg.eigh(_full(run)).eigenvectors.to(run.basis)
-            for part, share in _shares(parts, run.basis @ turn).items():
+            for part, share in shares_of_parts(parts, run.basis @ turn).items():
                 causes[part].append(share)
     return Spectrum(
         name,
@@ -186,7 +148,7 @@ def lanczos_spectrum(
         torch.cat(counts),
         products,
         {part: torch.cat(shares) for part, shares in causes.items()},
-        _shares(parts or {}, vectors),
+        shares_of_parts(parts or {}, vectors),
     )
 
 
@@ -195,59 +157,10 @@ def _full(run: Tridiagonal) -> Float[Tensor, "m m"]:
     return torch.diag(run.diagonal) + beside + beside.T
 
 
-def _shares(
+def shares_of_parts(
     parts: Mapping[str, Projector], vectors: Float[Tensor, "m k"]
 ) -> dict[str, Float[Tensor, " k"]]:
     """‖P s‖² of each column s, for each P."""
     return {
         name: (part @ vectors).double().square().sum(dim=0).cpu() for name, part in parts.items()
     }
-
-
-def spectrum_of(
-    name: str,
-    operator: SymmetricOperator,
-    top: Float[Tensor, " k"],
-    vectors: Float[Tensor, "m k"],
-    *,
-    steps: int,
-    probes: int,
-    seed: int,
-    reorthogonalize: bool = True,
-    parts: Mapping[str, Projector] | None = None,
-) -> Spectrum:
-    """Exact where the matrix is at hand, else estimated; with the parts' shares if given."""
-    matrix = at_hand(operator)
-    if matrix is not None:
-        values, eigenvectors = torch.linalg.eigh(matrix)
-        spectrum = exact_spectrum_of(name, values, len(top))
-        if not parts:
-            return spectrum
-        found = _shares(parts, eigenvectors.flip(1))
-        return replace(
-            spectrum,
-            causes={part: shares[len(top) :] for part, shares in found.items()},
-            top_causes={part: shares[: len(top)] for part, shares in found.items()},
-        )
-    return lanczos_spectrum(
-        name,
-        operator,
-        top,
-        vectors,
-        steps=steps,
-        probes=probes,
-        seed=seed,
-        reorthogonalize=reorthogonalize,
-        parts=parts,
-    )
-
-
-def at_hand(operator: SymmetricOperator) -> Float[Tensor, "m m"] | None:
-    """The matrix, where the operator is a formed one or compresses a formed one."""
-    if isinstance(operator, MatrixOperator):
-        return operator.matrix
-    if isinstance(operator, Compression) and isinstance(operator.operator, MatrixOperator):
-        matrix = operator.operator.matrix
-        left = operator.keep(matrix)
-        return operator.keep(left.T.contiguous())
-    return None

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from deepspec.attribution.alignment import Alignment
 from deepspec.attribution.decomposition import Decomposition
-from deepspec.attribution.gauss_newton_claims import CLEAR
+from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
+from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.spectra import Spectrum
 from deepspec.attribution.verdicts import Finding
@@ -35,7 +36,7 @@ class MeansMap:
     weights: Float[Tensor, " r"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SplitAttribution:
     """Everything found on one split of the data.
 
@@ -60,10 +61,14 @@ class SplitAttribution:
     findings, alignment, predicted, layout, means
         Verdicts; angles; predicted outliers; two-way layout; the map's Gram matrix (None where
         there are too many cells).
+    mini_bulk
+        Where it lies beside the bulk; None where S was not formed.
     exact
         Whether G's spectra are exact or estimated by Lanczos.
-    seconds
-        What the parts of the work took.
+    seconds, matvecs
+        What the stages of the work took: time, and products with J, Jᵀ and second derivatives.
+    without_hessian
+        Why Hess and E are missing, if they are.
     """
 
     samples: int
@@ -80,12 +85,19 @@ class SplitAttribution:
     hessian_spectra: tuple[Spectrum, ...]
     hessian_projected: Float[Tensor, " k"]
     findings: tuple[Finding, ...]
-    alignment: Alignment
+    alignment: Alignment | None
     predicted: PredictedOutliers
+    mini_bulk: MiniBulk | None
     layout: TwoWayLayout | None
     means: MeansMap | None
     exact: bool
     seconds: dict[str, float]
+    matvecs: dict[str, int]
+    without_hessian: str
+
+    def __repr__(self) -> str:
+        answers = ", ".join(f"{f.claim}: {f.answer}" for f in self.findings)
+        return f"SplitAttribution({self.samples:,} samples; {answers})"
 
     def finding(self, claim: str) -> Finding:
         """The verdict on one claim, by its name in :data:`~deepspec.attribution.CLAIMS`."""
@@ -102,7 +114,7 @@ class SplitAttribution:
     @property
     def outliers(self) -> int:
         """How many eigenvalues of G stand clear of the bulk: above 1.25 times its edge."""
-        return int((self.top > CLEAR * self.edge).sum())
+        return int((self.top > OUTLIER_MARGIN * self.edge).sum())
 
     def outliers_without(self, part: str) -> int:
         """The same once a part's range is projected out, or where unmeasured the part subtracted.
@@ -113,4 +125,4 @@ class SplitAttribution:
         """
         record = self.knockout(part)
         left = record.subtracted if bool(record.projected.isnan().any()) else record.projected
-        return int((left > CLEAR * self.edge).sum())
+        return int((left > OUTLIER_MARGIN * self.edge).sum())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from deepspec.attribution.alignment import mean_square
+from deepspec.attribution.alignment import Alignment, mean_square
 from deepspec.attribution.decomposition import Decomposition
+from deepspec.attribution.mini_bulk import QUANTILES, MiniBulk
 from deepspec.attribution.split import SplitAttribution
 from deepspec.attribution.verdicts import CLAIMS, Finding
 
@@ -53,6 +54,11 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
         ]
         if named:
             sentences.append(f"{verb}: {'; '.join(named)}.")
+    sentences += [f"{CLAIMS[f.claim].feature}: {f.advice}" for f in split.findings if f.advice]
+    if scatter and split.mini_bulk is not None and split.mini_bulk.rank:
+        sentences.append(_mini_bulk_in_words(split.mini_bulk))
+    if split.without_hessian:
+        sentences.append(f"Without Hess and E: {split.without_hessian}.")
     error = split.predicted.relative_error("coupled")[: max(1, num_classes - 1)].abs()
     means = split.predicted.relative_error("means")[: max(1, num_classes - 1)].abs()
     if scatter and outliers and len(error):
@@ -118,7 +124,10 @@ def tables(splits: Mapping[str, SplitAttribution], parameters: int) -> dict[str,
             title = f"Parts of G, {decomposition.convention} ({name})"
             found[title] = _parts(decomposition, parameters)
         found[f"Outliers predicted from means ({name})"] = _predicted(split)
-        found[f"Alignment ({name})"] = _alignment(split)
+        if split.mini_bulk is not None and split.mini_bulk.rank:
+            found[f"Mini-bulk ({name})"] = _mini_bulk(split.mini_bulk)
+        if split.alignment is not None:
+            found[f"Alignment ({name})"] = _alignment(split.alignment)
         if split.layout is not None:
             found[f"Two-way layout of the mean gradients ({name})"] = _layout(split)
     return found
@@ -192,8 +201,27 @@ def _predicted(split: SplitAttribution) -> Table:
     return rows
 
 
-def _alignment(split: SplitAttribution) -> Table:
-    found = split.alignment
+def _mini_bulk(found: MiniBulk) -> Table:
+    """Where it lies beside the bulk: both at the same quantiles."""
+    head = ["", *(f"{100 * q:.0f} % below" for q in QUANTILES)]
+    rows = [
+        [name, *(f"{float(v):.3g}" for v in values)]
+        for name, values in (("mini-bulk", found.quantiles), ("bulk", found.bulk_quantiles))
+    ]
+    return [head, *rows]
+
+
+def _mini_bulk_in_words(found: MiniBulk) -> str:
+    if not found.count:
+        return "No eigenvector of G lies mostly among cross-class means: there is no mini-bulk."
+    return (
+        f"The mini-bulk, {found.count} eigenvalues whose eigenvectors lie mostly among cross-class "
+        f"means, lies {found.side} the bulk, {found.decades:.1f} decades from it on average; "
+        f"{_share(found.outside)} of it is outside the bulk's range."
+    )
+
+
+def _alignment(found: Alignment) -> Table:
     rows = [["spaces", "share of one inside the other", "smallest cosine"]]
     for name, cosines in found.cosines.items():
         if len(cosines):

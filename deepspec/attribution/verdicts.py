@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import scipy.stats
@@ -12,9 +13,10 @@ from torch import Tensor
 
 Answer = Literal["supported", "not supported", "not decided"]
 
-MOST = 0.5
-LITTLE = 0.25
-LEVEL = 0.01
+# The thresholds of a verdict: what supports a claim, what refutes it, and the tests' level.
+SUPPORT_SHARE = 0.5
+REFUTE_SHARE = 0.25
+SIGNIFICANCE = 0.01
 LEAST_SPREAD = 0.01
 
 
@@ -41,7 +43,19 @@ CLAIMS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+# What each null stands for, as the subject of "… as much".
+NULLS = {
+    "a random subspace": "a knockout of any subspace so large removes",
+    "shuffled labels": "means over meaningless classes remove",
+    "regrouped samples": "means over random groups of samples remove, beyond the global mean,",
+}
+WHAT_HELPS = (
+    "means over more samples per class would tell them apart, as those of random groups shrink "
+    "like one over their number."
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Finding:
     """What became of one claim.
 
@@ -61,6 +75,8 @@ class Finding:
         Whether the feature is there at all.
     answer, reason
         The verdict of :func:`judge`.
+    against
+        What a null's draws are held against, where that is not ``removed``.
     """
 
     claim: str
@@ -71,6 +87,26 @@ class Finding:
     present: bool
     answer: str
     reason: str
+    against: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def advice(self) -> str:
+        """What an undecided verdict means and what would decide it, in one sentence."""
+        if self.answer != "not decided":
+            return ""
+        if not self.present or math.isnan(self.removed):
+            return "There is nothing to explain here: train longer, or look at another claim."
+        ties = [
+            name
+            for name, draws in self.nulls.items()
+            if len(draws) and self.against.get(name, self.removed) <= float(draws.max())
+        ]
+        if ties:
+            meanings = " and ".join(NULLS.get(name, f"{name} do") for name in ties)
+            return f"The cause is not shown to be it, since {meanings} as much: {WHAT_HELPS}"
+        if "too few" in self.reason:
+            return "It is above every null, but chance is not ruled out: ask for more draws."
+        return "It is one cause beside others: look at the table of parts for the rest of them."
 
 
 def exceeds(observed: float, draws: Float[Tensor, " b"]) -> bool:
@@ -90,7 +126,7 @@ def exceeds(observed: float, draws: Float[Tensor, " b"]) -> bool:
         return False
     spread = max(LEAST_SPREAD, float(draws.double().std()))
     t = (observed - float(draws.double().mean())) / (spread * math.sqrt(1 + 1 / count))
-    return bool(t > scipy.stats.t.ppf(1 - LEVEL, count - 1))
+    return bool(t > scipy.stats.t.ppf(1 - SIGNIFICANCE, count - 1))
 
 
 def judge(
@@ -102,6 +138,7 @@ def judge(
     present: bool,
     untrained: float = math.nan,
     at_most: float = math.nan,
+    against: Mapping[str, float] | None = None,
 ) -> Finding:
     """The verdict on one claim.
 
@@ -115,6 +152,9 @@ def judge(
       if 1/4 ≤ R < 1/2 above every null (a part of the cause, not the whole);
     * **not supported** otherwise.
 
+    A null that is measured otherwise than R itself is held against what ``against`` names for it:
+    random groups against what class means remove beyond the global mean.
+
     G itself does not know the labels, so under "labels have nothing to do with it" the shuffled
     ones are as good as the true ones, and that null is a permutation test.
 
@@ -125,30 +165,41 @@ def judge(
     """
     if not nulls:
         raise ValueError(f"expected at least one null for {claim!r}, got none")
-    beaten = [name for name, draws in nulls.items() if removed <= float(draws.max())]
+    observed = {name: (against or {}).get(name, removed) for name in nulls}
+    beaten = [name for name, draws in nulls.items() if observed[name] <= float(draws.max())]
     unsure = [
         f"{len(draws)} draws of {name}"
         for name, draws in nulls.items()
-        if name not in beaten and not exceeds(removed, draws)
+        if name not in beaten and not exceeds(observed[name], draws)
     ]
     answer: Answer
     if not present or math.isnan(removed):
         answer, reason = "not decided", "the feature is not there to be removed"
-    elif removed < LITTLE <= at_most:
+    elif removed < REFUTE_SHARE <= at_most:
         answer = "not decided"
         reason = f"between {removed:.0%} and {at_most:.0%} of it goes; not all its places are known"
-    elif removed < LITTLE:
+    elif removed < REFUTE_SHARE:
         answer, reason = "not supported", "little of it goes"
     elif beaten:
-        answer = "not decided" if removed >= MOST else "not supported"
-        much = "most of it goes, but also" if removed >= MOST else "a part of it goes, as"
+        answer = "not decided" if removed >= SUPPORT_SHARE else "not supported"
+        much = "most of it goes, but also" if removed >= SUPPORT_SHARE else "a part of it goes, as"
         reason = f"{much} with {' and '.join(beaten)}"
     elif unsure:
-        much = "most" if removed >= MOST else "a part"
+        much = "most" if removed >= SUPPORT_SHARE else "a part"
         reason = f"{much} of it goes, more than with any null, but {' and '.join(unsure)} are "
         answer, reason = "not decided", reason + "too few, or too scattered, to rule out chance"
-    elif removed >= MOST:
+    elif removed >= SUPPORT_SHARE:
         answer, reason = "supported", "most of it goes, and no null removes as much"
     else:
         answer, reason = "not decided", "a part of it goes, more than with any null, but not most"
-    return Finding(claim, removed, by_projection, nulls, untrained, present, answer, reason)
+    return Finding(
+        claim=claim,
+        removed=removed,
+        by_projection=by_projection,
+        nulls=nulls,
+        untrained=untrained,
+        present=present,
+        answer=answer,
+        reason=reason,
+        against=dict(against or {}),
+    )

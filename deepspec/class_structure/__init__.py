@@ -1,5 +1,7 @@
-"""The means of the class structure: Grams, eigenvectors and projectors, without C² vectors of θ."""
+"""Class structure: weighted vectors, the parts of their second moment, and their means."""
 
+from deepspec.class_structure.array import ClassArray, gradients
+from deepspec.class_structure.exact_spectrum import ExactSpectrum, exact_spectrum
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.means import (
     Means,
@@ -8,12 +10,18 @@ from deepspec.class_structure.means import (
     cross_class_deviations,
     own_class_means,
 )
+from deepspec.class_structure.operators import ClassStructure
 
 __all__ = [
+    "ClassArray",
+    "ClassStructure",
+    "ExactSpectrum",
     "Means",
     "MeansProjector",
     "cell_means",
     "class_means",
     "cross_class_deviations",
+    "exact_spectrum",
+    "gradients",
     "own_class_means",
 ]

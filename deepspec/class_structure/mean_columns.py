@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepspec.class_structure.weights import CrossClassWeights
+from deepspec.class_structure.cells import Cells
+from deepspec.class_structure.rows import SoftmaxDirections
 
 # Below this share of the largest singular value, unit columns depend on each other.
 DEPENDENT = 1e-12
@@ -38,39 +39,40 @@ class ClassBlock:
 class MeanColumns:
     """M = JᵀL: mean k is Σ_c' mix[k, c'] g_{classes[k], c'}, of the samples of one class.
 
-    g_{c,c'} is the mean of the vectors of ``weights`` over class c. Calling it applies L.
+    g_{c,c'} is the mean of the vectors of ``directions`` over class c, with the shares of
+    ``cells``. Calling it applies L.
     """
 
-    weights: CrossClassWeights
+    directions: SoftmaxDirections
+    cells: Cells
     classes: Int[Tensor, " r"]
     mix: Float[Tensor, "r C"]
 
     def __call__(self, amounts: Float[Tensor, "r k"]) -> Float[Tensor, "n C k"]:
         """L a, so that Jᵀ of it is the combination of means with these amounts."""
-        size = len(self.weights.cell)
+        size = len(self.cells.weights)
         cells = amounts.new_zeros(size, size, amounts.shape[1])
         cells.index_add_(0, self.classes, self.mix[:, :, None] * amounts[:, None, :])
-        return self.weights.coefficients(self.weights.spread(cells))
+        spread = self.cells.share[:, :, None] * cells[self.cells.labels]
+        return self.directions.coefficients(spread)
 
     def transpose(self, pushed: Float[Tensor, "n C k"]) -> Float[Tensor, "r k"]:
         """Lᵀ u: every mean's inner product with v, from u = J v."""
-        cells = self.weights.cell_means(self.weights.differences(pushed))
+        values = self.cells.share[:, :, None] * self.directions.differences(pushed)
+        cells = values.new_zeros(*self.cells.weights.shape, values.shape[2])
+        cells.index_add_(0, self.cells.labels, values)
         return (self.mix[:, :, None] * cells[self.classes]).sum(dim=1)
 
     def blocks(self) -> Iterator[ClassBlock]:
         """L, one class after the other."""
         for label in self.classes.unique().tolist():
-            samples = (self.weights.labels == label).nonzero()[:, 0]
+            samples = (self.cells.labels == label).nonzero()[:, 0]
             members = (self.classes == label).nonzero()[:, 0]
-            weights = replace(
-                self.weights,
-                probabilities=self.weights.probabilities[samples],
-                labels=self.weights.labels[samples],
-                vector_scale=self.weights.vector_scale[samples],
-                share=self.weights.share[samples],
+            directions = SoftmaxDirections(
+                self.directions.probabilities[samples], self.directions.scale[samples]
             )
-            amounts = weights.share[:, :, None] * self.mix[members].T
-            columns = weights.coefficients(amounts)
+            amounts = self.cells.share[samples][:, :, None] * self.mix[members].T
+            columns = directions.coefficients(amounts)
             basis, mixing = independent(columns.flatten(0, 1))
             yield ClassBlock(samples, members, basis.view(*columns.shape[:2], -1), mixing)
 

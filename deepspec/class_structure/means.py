@@ -11,7 +11,7 @@ from torch import Tensor
 from deepspec.class_structure.mean_columns import MeanColumns
 from deepspec.class_structure.mean_gram import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_projector import MeansProjector
-from deepspec.class_structure.weights import ClassStructure
+from deepspec.class_structure.operators import ClassStructure
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def cell_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> Me
         from it where that is cheaper than backward passes.
     """
     cells = _cells(structure)
-    weights = structure.weights.cell[cells[:, 0], cells[:, 1]]
+    weights = structure.cells.weights[cells[:, 0], cells[:, 1]]
     mix = _one_hot(structure, cells[:, 1])
     return _family(structure, "cell means", cells, weights, mix, kernel)
 
@@ -132,7 +132,7 @@ def own_class_means(structure: ClassStructure, kernel: HasMatrix | None = None) 
     Parameters as for :func:`cell_means`. The matching operator is ``structure.own_class``.
     """
     rows = _present(structure)
-    weights = structure.weights.cell[rows, rows]
+    weights = structure.cells.weights[rows, rows]
     cells = torch.stack([rows, rows], dim=1)
     return _family(structure, "own-class means", cells, weights, _one_hot(structure, rows), kernel)
 
@@ -143,7 +143,7 @@ def class_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> M
     Parameters as for :func:`cell_means`. The matching operator is ``structure.between_class``.
     """
     rows = _present(structure)
-    weights, mix = structure.weights.row[rows], structure.weights.row_share[rows]
+    weights, mix = structure.cells.row[rows], structure.cells.row_share[rows]
     return _family(structure, "class means", rows[:, None], weights, mix, kernel)
 
 
@@ -154,8 +154,8 @@ def cross_class_deviations(structure: ClassStructure, kernel: HasMatrix | None =
     """
     cells = _cells(structure)
     cells = cells[cells[:, 0] != cells[:, 1]]
-    weights = structure.weights.cell[cells[:, 0], cells[:, 1]]
-    mix = _one_hot(structure, cells[:, 1]) - structure.weights.row_share[cells[:, 0]]
+    weights = structure.cells.weights[cells[:, 0], cells[:, 1]]
+    mix = _one_hot(structure, cells[:, 1]) - structure.cells.row_share[cells[:, 0]]
     return _family(structure, "cross-class deviations", cells, weights, mix, kernel)
 
 
@@ -183,7 +183,7 @@ def _family(
     mix: Float[Tensor, "r C"],
     kernel: HasMatrix | None,
 ) -> Means:
-    columns = MeanColumns(structure.weights, index[:, 0], mix)
+    columns = MeanColumns(structure.directions, structure.cells, index[:, 0], mix)
     gram = mean_gram(structure.problem, columns, kernel)
     pairs = tuple(tuple(pair) for pair in index.tolist())
     return Means(structure, name, pairs, weights, columns, gram)

@@ -24,6 +24,30 @@ def mean_minus_each(
     return (probabilities[:, :, None] * beyond).sum(dim=1, keepdim=True) - beyond
 
 
+def mean_minus_each_transposed(
+    probabilities: Float[Tensor, "b C"], amounts: Float[Tensor, "b C k"]
+) -> Float[Tensor, "b C k"]:
+    """p_c Σ_d a_d − a_c, the transpose of :func:`mean_minus_each`, as accurate as that.
+
+    Σ_c a_c (p − e_c), so that Jᵀ of it is Σ_c a_c J_iᵀ(p_i − e_c). For the most probable class m
+    it is p_m Σ_{d≠m} a_d − (Σ_{d≠m} p_d) a_m, with 1 − p_m summed from the other probabilities:
+    p_m a_m − a_m would leave only rounding where p is nearly one-hot.
+
+    >>> import torch
+    >>> p = torch.tensor([[1.0, 1e-30]])
+    >>> mean_minus_each_transposed(p, torch.tensor([[[3.0], [0.0]]]))[0, :, 0]
+    tensor([-3.0000e-30,  3.0000e-30])
+    """
+    p = probabilities[:, :, None]
+    top = probabilities.argmax(dim=1)[:, None, None]
+    place = top.expand(-1, 1, amounts.shape[2])
+    others = amounts.scatter(1, place, 0.0).sum(dim=1, keepdim=True)
+    doubt = probabilities.scatter(1, top[:, :, 0], 0.0).sum(dim=1)[:, None, None]
+    of_top = amounts.gather(1, place)
+    result = p * (others + of_top) - amounts
+    return result.scatter(1, place, p.gather(1, top) * others - doubt * of_top)
+
+
 def softmax_residual(
     probabilities: Float[Tensor, "b C"], hot: Float[Tensor, "b C"]
 ) -> Float[Tensor, "b C"]:

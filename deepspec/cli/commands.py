@@ -19,7 +19,7 @@ from rich.table import Table
 from deepspec.attribution import CLAIMS, Attribution, attribute
 from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
-from deepspec.class_structure.weights import Convention
+from deepspec.class_structure.cells import Convention
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.report.html import fill, write_report
 from deepspec.storage.results import new_folder

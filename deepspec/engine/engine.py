@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
@@ -93,6 +94,8 @@ class Engine:
         self._halve = halve
         self.autotuner = Autotuner()
         self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
+        #: Columns multiplied so far, by kind of product.
+        self.spent: Counter[str] = Counter()
         self._jacobian = jacobian_purpose(self.autotuner, num_classes, self.cache.budget_bytes)
 
     # ---- products ---------------------------------------------------------------------------
@@ -100,11 +103,13 @@ class Engine:
     @_with_smaller_batches
     def jvp(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "n C k"]:
         """J V in float64: the change of all logits along each column."""
+        self.spent["jvp"] += columns.shape[1]
         return torch.cat([self._jvp(batch, columns) for _, batch in self._batches()])
 
     @_with_smaller_batches
     def vjp(self, coefficients: Float[Tensor, "n C k"]) -> Float[Tensor, "p k"]:
         """Jᵀ R: the gradient of ⟨R_k, f⟩ for each k."""
+        self.spent["vjp"] += coefficients.shape[2]
         result = self._zeros(coefficients.shape[2])
         for rows, batch in self._batches():
             self._vjp(batch, coefficients[rows], result)
@@ -115,6 +120,7 @@ class Engine:
         self, kernel: RowKernel, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "p k"]:
         """JᵀKJ V for a kernel that acts on each sample's logits alone: one pass over the data."""
+        self.spent["pullback"] += columns.shape[1]
         result = self._zeros(columns.shape[1])
         for rows, batch in self._batches():
             self._vjp(batch, kernel(self._jvp(batch, columns), rows), result)
@@ -128,6 +134,7 @@ class Engine:
 
         Batches that are held, and the last one, need no second forward pass.
         """
+        self.spent["pullback"] += columns.shape[1]
         pushed: list[Tensor] = []
         ready: list[tuple[slice, JacobianProducts]] = []
         for rows, batch in self._batches():
@@ -156,6 +163,7 @@ class Engine:
 
         ``kind`` names φ, so that what :meth:`reserve_hessian` keeps for it is found again.
         """
+        self.spent["hvp"] += columns.shape[1]
         result = self._zeros(columns.shape[1])
         held = self.cache.batches(hessian_purpose(self.autotuner, kind, gradients))
         for index, (rows, function) in enumerate(self._functions()):

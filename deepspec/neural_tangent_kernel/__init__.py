@@ -1,6 +1,5 @@
-"""Exact spectra through the tangent kernel Θ = J Jᵀ."""
+"""The neural tangent kernel (NTK) Θ = J Jᵀ of all logits, by layers."""
 
 from deepspec.neural_tangent_kernel.kernel import TangentKernel, tangent_kernel
-from deepspec.neural_tangent_kernel.spectrum import ExactSpectrum, exact_spectrum
 
-__all__ = ["ExactSpectrum", "TangentKernel", "exact_spectrum", "tangent_kernel"]
+__all__ = ["TangentKernel", "tangent_kernel"]

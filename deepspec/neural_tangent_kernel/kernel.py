@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float
@@ -56,11 +56,12 @@ def positive_factor(matrix: Float[Tensor, "m m"]) -> Float[Tensor, "m r"]:
     return vectors[:, keep] * values[keep].sqrt()
 
 
-_KERNELS: WeakKeyDictionary[Problem, TangentKernel] = WeakKeyDictionary()
+# What somebody still holds is not computed again; nothing is kept alive here.
+_KERNELS: WeakKeyDictionary[Problem, ReferenceType[TangentKernel]] = WeakKeyDictionary()
 
 
 def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel:
-    """Θ = J Jᵀ (docs/theory.md §1, "Exact spectra"), once per problem.
+    """The neural tangent kernel Θ = J Jᵀ (docs/theory.md §1, "Exact spectra").
 
     Linear layers, 2-d convolutions, batch and layer normalisation and embeddings add their share
     by a formula from inputs and errors; parameters that are shared, tied, used outside their
@@ -72,7 +73,8 @@ def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel
     problem
         What to differentiate.
     memory
-        Bytes that may be used; by default what is free on the device.
+        Bytes that may be used; by default what is free on the device. A kernel of the same problem
+        that somebody still holds is returned as it is.
 
     Raises
     ------
@@ -87,9 +89,15 @@ def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel
             [ 3.,  0., 25.,  0.],
             [ 0.,  3.,  0., 25.]], dtype=torch.float64)
     """
-    if problem not in _KERNELS:
-        _KERNELS[problem] = _computed(problem, memory)
-    return _KERNELS[problem]
+    available = free_memory(problem.device) if memory is None else memory
+    held = _KERNELS.get(problem, lambda: None)()
+    if held is not None and memory is None:
+        return held
+    require_memory(problem, 1.25, available)
+    if held is None:
+        held = _computed(problem, available)
+        _KERNELS[problem] = ref(held)
+    return held
 
 
 def require_memory(problem: Problem, matrices: float, available: int) -> None:
@@ -112,9 +120,7 @@ def require_memory(problem: Problem, matrices: float, available: int) -> None:
         )
 
 
-def _computed(problem: Problem, memory: int | None) -> TangentKernel:
-    available = free_memory(problem.device) if memory is None else memory
-    require_memory(problem, 1.25, available)
+def _computed(problem: Problem, available: int) -> TangentKernel:
     size = problem.num_samples * problem.num_classes
     theta = torch.zeros(size, size, dtype=problem.dtype, device=problem.device)
     theta_bytes = theta.numel() * theta.element_size()

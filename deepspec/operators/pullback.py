@@ -54,7 +54,7 @@ class SoftmaxHessian(PerSampleForm):
 
 
 @dataclass(frozen=True, eq=False)
-class KernelCombination(LogitForm):
+class FormCombination(LogitForm):
     """Σ a_i K_i."""
 
     terms: tuple[tuple[float, LogitForm], ...]
@@ -69,7 +69,7 @@ class KernelCombination(LogitForm):
         return " + ".join(f"{factor:g}·{kernel.describe()}" for factor, kernel in self.terms)
 
 
-class RowwiseCombination(KernelCombination, PerSampleForm):
+class PerSampleCombination(FormCombination, PerSampleForm):
     """Σ a_i K_i of kernels that each act on a sample alone, and so does their sum."""
 
     def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
@@ -84,12 +84,12 @@ def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
     """Σ a_i K_i as one kernel."""
     flat: list[tuple[float, LogitForm]] = []
     for factor, kernel in terms:
-        inner = kernel.terms if isinstance(kernel, KernelCombination) else ((1.0, kernel),)
+        inner = kernel.terms if isinstance(kernel, FormCombination) else ((1.0, kernel),)
         flat.extend((factor * a, k) for a, k in inner)
     if len(flat) == 1 and flat[0][0] == 1.0:
         return flat[0][1]
     rowwise = all(isinstance(kernel, PerSampleForm) for _, kernel in flat)
-    return (RowwiseCombination if rowwise else KernelCombination)(tuple(flat))
+    return (PerSampleCombination if rowwise else FormCombination)(tuple(flat))
 
 
 @dataclass(frozen=True, eq=False)

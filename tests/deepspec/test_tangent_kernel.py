@@ -13,8 +13,8 @@ from deepspec.class_structure import cell_means, class_means
 from deepspec.layers.affine import LinearFormula
 from deepspec.layers.formula import LayerFormula
 from deepspec.layers.recording import hooked
-from deepspec.neural_tangent_kernel import ExactSpectrum, exact_spectrum, tangent_kernel
-from deepspec.neural_tangent_kernel.square_roots import _half
+from deepspec.class_structure import ExactSpectrum, exact_spectrum
+from deepspec.neural_tangent_kernel import tangent_kernel
 from tests import oracles
 from tests.cases import CASES
 from tests.layered_cases import (
@@ -72,7 +72,7 @@ def test_formulas_are_used_where_they_hold_and_only_there(name: str, expected: o
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("block", [1, 400, 10**6])
 def test_small_blocks_give_the_same(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tangent_kernel.__globals__, "BLOCK_BYTES", block)
+    monkeypatch.setattr("deepspec.neural_tangent_kernel.kernel.BLOCK_BYTES", block)
     problem = problem_of(name)
     size = problem.num_samples * problem.num_classes
     kernel = tangent_kernel(problem, memory=size**2 * 8 * 5 // 4 + block)
@@ -268,8 +268,9 @@ def test_a_spectrum_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_spectra_that_do_not_fit_are_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(exact_spectrum.__globals__, "free_memory", lambda device: 4.25 * 9 * 9 * 8)
-    monkeypatch.setitem(exact_spectrum.__globals__, "tangent_kernel", lambda problem: 1 / 0)
+    place = "deepspec.class_structure.exact_spectrum."
+    monkeypatch.setattr(place + "free_memory", lambda device: 5.25 * 9 * 9 * 8)
+    monkeypatch.setattr(place + "tangent_kernel", lambda problem: 1 / 0)
     with pytest.raises(MemoryError, match="3 samples would fit"):
         exact_spectrum(GaussNewton(problem_of("mlp")))
 
@@ -285,7 +286,9 @@ def test_the_kernel_of_another_problem_is_refused() -> None:
         exact_spectrum(GaussNewton(problem_of("mlp")), kernel)
 
 
-def test_only_squares_have_halves() -> None:
-    G = GaussNewton(problem_of("mlp"))
-    with pytest.raises(TypeError, match="expected a kernel that is a square, got 2·softmax"):
-        _half((2 * G).kernel, torch.zeros(9, 3, 1).double())
+def test_a_kernel_is_kept_as_long_as_somebody_holds_it() -> None:
+    problem = problem_of("mlp")
+    held = tangent_kernel(problem)
+    assert tangent_kernel(problem) is held
+    with pytest.raises(MemoryError, match="samples would fit"):
+        tangent_kernel(problem, memory=1)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
 from deepspec.classifier.softmax import mean_minus_each, softmax_residual
-from deepspec.neural_tangent_kernel import exact_spectrum
+from deepspec.class_structure import exact_spectrum
 from tests import oracles
 
 

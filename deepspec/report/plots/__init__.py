@@ -36,6 +36,8 @@ def figures(attribution: Attribution) -> dict[str, Figure]:
     found = {}
     for name, split in attribution.splits.items():
         for what, draw in OF_SPLIT.items():
+            if what == "hessian" and not split.hessian_spectra:
+                continue
             found[f"{name}-{what}"] = draw(split)
         if split.means is not None and len(split.means.cells) >= FEWEST_POINTS:
             found[f"{name}-means-map"] = means_map(split.means, attribution.settings.seed)

@@ -10,9 +10,9 @@ import torch
 import deepspec
 from deepspec.attribution import judge
 from deepspec.attribution.alignment import mean_square, principal_cosines, share_inside
-from deepspec.attribution.decomposition import decompose, mean_gram, total_trace
+from deepspec.attribution.decomposition import decompose, measure_means, total_trace
 from deepspec.attribution.gauss_newton_claims import above
-from deepspec.attribution.gauss_newton_measurement import Settings, measure
+from deepspec.attribution.measurement import Settings, measure
 from deepspec.attribution.hessian_claims import (
     RelabelledResidual,
     excess_removed,
@@ -20,8 +20,8 @@ from deepspec.attribution.hessian_claims import (
 )
 from deepspec.attribution.predicted_outliers import coupled_values, predict_outliers
 from deepspec.attribution.verdicts import exceeds
-from deepspec.class_structure.extended_gradients import GradientGram
-from deepspec.class_structure.parts import Means, cell_frame
+from deepspec.class_structure import gradients
+from deepspec.class_structure.rows import GradientRows, RowsGram
 from deepspec.class_structure.two_way import two_way_layout
 from tests import oracles
 from tests.cases import CASES
@@ -31,14 +31,14 @@ from tests.deepspec.attribution import planted
 def trained_like() -> tuple[deepspec.Problem, torch.Tensor]:
     directions, labels = planted.class_means([30, 30, 30, 30], 5.0, level=0.6)
     problem = planted.problem(directions, labels)
-    return problem, GradientGram(problem).to_dense()
+    return problem, gradients(problem).gram.to_dense()
 
 
 def test_predictions_bracket_and_reach_the_truth() -> None:
     problem, S = trained_like()
-    measured = measure(problem, Settings())
+    measured = measure(gradients(problem), Settings())
     means = measured.means
-    within = measured.operator.project_out(Means(measured.frame))
+    within = measured.operator.project_out(means.space)
     edge = float(torch.linalg.eigvalsh(within.to_dense())[-1])
     true = torch.linalg.eigvalsh(S).flip(0)[:4]
     found = predict_outliers(measured.operator, within, means.basis, means.image, true, true, edge)
@@ -99,7 +99,7 @@ def test_cosines_against_scipy() -> None:
 def test_alignment_against_dense_vectors(case: object) -> None:
     model, features, labels = case.build()
     problem = deepspec.Problem(model, (features, labels))
-    found = hessian_side(measure(problem, Settings(draws=2, steps=10)), 0.0).alignment
+    found = hessian_side(measure(gradients(problem), Settings(draws=2, steps=10)), problem, 0.0).alignment
     C = problem.num_classes
     of_g = torch.linalg.eigh(oracles.gauss_newton(model, features)).eigenvectors[:, -C:]
     of_h = torch.linalg.eigh(oracles.hessian(model, features, labels)).eigenvectors[:, -C:]
@@ -125,7 +125,7 @@ def test_alignment_against_dense_vectors(case: object) -> None:
 def test_hessian_knockouts_against_dense() -> None:
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
-    side = hessian_side(measure(problem, Settings(draws=2, steps=10)), 0.0)
+    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=10)), problem, 0.0)
     H, G = oracles.hessian(model, features, labels), oracles.gauss_newton(model, features)
     V = torch.linalg.eigh(G).eigenvectors[:, -3:]
     keep = torch.eye(len(H)).double() - V @ V.T
@@ -145,14 +145,15 @@ def test_small_hessians_have_exact_spectra() -> None:
     """One probe's weights told 36 negative eigenvalues where there were 16."""
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
-    side = hessian_side(measure(problem, Settings(draws=2, steps=5)), 0.0)
+    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=5)), problem, 0.0)
     H, G = oracles.hessian(model, features, labels), oracles.gauss_newton(model, features)
     for spectrum, matrix in zip(side.spectra, (H, G, H - G), strict=True):
         assert spectrum.method == "exact"
-        found = torch.cat([spectrum.top, spectrum.nodes])
+        nodes = spectrum.nodes.repeat_interleave(spectrum.counts.long())
+        found = torch.cat([spectrum.top, nodes])
         expected = torch.linalg.eigvalsh(matrix).flip(0)
         torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-6)
-        assert spectrum.products == len(matrix)
+        assert spectrum.products == (0 if spectrum.operator == "G" else len(matrix))
 
 
 @pytest.mark.parametrize("convention", ["jmlr2020", "icml2019"])
@@ -164,12 +165,13 @@ def test_summaries_of_parts(
         monkeypatch.setattr("deepspec.attribution.decomposition.MOST_CELLS", 3)
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
-    gram = GradientGram(problem)
-    means = mean_gram(gram, cell_frame(problem, convention))
+    array = gradients(problem, convention)
+    gram = RowsGram(GradientRows(problem))
+    means = measure_means(array, gram)
     assert means.complete is complete
     G = oracles.gauss_newton(model, features)
     start = torch.eye(gram.size, 3).double()
-    found = decompose(gram, means, convention, float(G.trace()), 3, 0.0, start, 0)
+    found = decompose(gram, means, convention, float(G.trace()), 3, start, 0)
     parts = oracles.parts_of_g(model, features, labels, convention)
     parts["means"] = G - parts["within_class"]
     assert sum(found.part(n).share for n in list(parts)[:4]) == pytest.approx(1.0, abs=1e-6)
@@ -177,7 +179,7 @@ def test_summaries_of_parts(
         expected = torch.linalg.eigvalsh(matrix).flip(0)[:3].clamp_min(0)
         torch.testing.assert_close(found.part(name).top, expected, atol=1e-6, rtol=1e-4)
         assert found.part(name).trace == pytest.approx(float(matrix.trace()), rel=1e-4)
-    assert total_trace(gram.dense(), 0).value == pytest.approx(float(G.trace()))
+    assert total_trace(array.gram, 0).value == pytest.approx(float(G.trace()))
     assert total_trace(gram, 0).value == pytest.approx(float(G.trace()), rel=1e-3)
 
 
@@ -185,11 +187,10 @@ def test_eigenvalues_of_parts_are_ordered() -> None:
     """λ_i(G) ≥ λ_i(G1+2) ≥ λ_i(G1) ([000] Fig. 7): always, as every part is PSD."""
     problem, S = trained_like()
     for convention in ("jmlr2020", "icml2019"):
-        means = mean_gram(deepspec.MatrixOperator(S), cell_frame(problem, convention))
+        array = gradients(problem, convention)
+        means = measure_means(array, array.gram)
         start = torch.eye(len(S), 1).double()
-        found = decompose(
-            deepspec.MatrixOperator(S), means, convention, float(S.trace()), 4, 0.0, start, 0
-        )
+        found = decompose(array.gram, means, convention, float(S.trace()), 4, start, 0)
         whole = torch.linalg.eigvalsh(S).flip(0)[:4]
         assert bool((whole >= found.part("means").top - 1e-9).all())
         assert bool((found.part("means").top >= found.part("between_class").top - 1e-9).all())
@@ -283,10 +284,10 @@ def test_excess_over_the_edge() -> None:
 def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deepspec.attribution.hessian_claims.PRODUCTS_A_PAIR", -10)
+    monkeypatch.setattr("deepspec.attribution.hessian_claims.STEPS_BEYOND", 5)
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
-    side = hessian_side(measure(problem, Settings(draws=2, steps=5)), 0.0)
+    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=5)), problem, 0.0)
     E = oracles.hessian(model, features, labels) - oracles.gauss_newton(model, features)
     found = {spectrum.operator: spectrum.top for spectrum in side.spectra}["E"]
     assert bool((found <= torch.linalg.eigvalsh(E).flip(0)[:3] + 1e-9).all())

@@ -9,7 +9,7 @@ import torch
 
 import deepspec
 from deepspec.attribution import Attribution, attribute
-from deepspec.attribution.spectra import SumOfOrthogonal, exact_spectrum_of
+from deepspec.attribution.spectra import exact_spectrum_of
 from deepspec.report.html import write_report
 from deepspec.report.plots import figures
 from deepspec.report.plots.means_map import distances

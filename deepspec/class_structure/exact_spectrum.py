@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.class_structure import MeansProjector
+from deepspec.class_structure.gram import Gram, MatrixGram, descending, nonzero
+from deepspec.class_structure.mean_projector import MeansProjector
+from deepspec.class_structure.parts import MeanPart, Part
+from deepspec.class_structure.rows import GradientRows, PartForm
 from deepspec.memory import free_memory
 from deepspec.neural_tangent_kernel.kernel import (
     TangentKernel,
@@ -18,9 +20,15 @@ from deepspec.neural_tangent_kernel.kernel import (
     require_memory,
     tangent_kernel,
 )
-from deepspec.neural_tangent_kernel.square_roots import half
-from deepspec.operators import Compression, Projector, PullbackOperator, SymmetricOperator
+from deepspec.operators import (
+    Compression,
+    LogitForm,
+    Projector,
+    PullbackOperator,
+    SymmetricOperator,
+)
 from deepspec.operators.algebra import range_basis
+from deepspec.operators.pullback import FormCombination, SoftmaxHessian
 from deepspec.problem import Problem
 from deepspec.storage.checkpoint import load_state, save_state
 
@@ -73,19 +81,21 @@ class ExactSpectrum:
 
 
 def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) -> ExactSpectrum:
-    """Every eigenvalue of JᵀKJ, from those of LᵀΘL (K = L Lᵀ) or of FᵀKF (Θ = F Fᵀ).
+    """Every eigenvalue of JᵀKJ, through the tangent kernel Θ = J Jᵀ.
 
-    docs/theory.md §1, "Exact spectra". A is G, a part of the class structure, any sum, difference
-    or multiple of them, or one of these with a subspace projected out: with an orthonormal basis V
-    of that subspace, Θ becomes Θ − (J V)(J V)ᵀ, and nothing else changes.
+    docs/theory.md §1, "Exact spectra". With S = LᵀΘL, K = L M Lᵀ and M a sum of projectors, the
+    eigenvalues are those of M½ S M½; for any other K those of FᵀKF, Θ = F Fᵀ. A is G, a part of
+    the class structure, any sum, difference or multiple of them, or one of these with a subspace
+    projected out: with an orthonormal basis V of that subspace, Θ becomes Θ − (J V)(J V)ᵀ, and
+    nothing else changes.
 
     Parameters
     ----------
     A
         The operator.
     kernel
-        Its problem's :func:`tangent_kernel`; by default computed now, and kept for the next
-        operator of the same problem.
+        Its problem's :func:`tangent_kernel`, to be held for several operators of the same problem;
+        by default computed now.
 
     Raises
     ------
@@ -112,41 +122,73 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
             "spectral_density or top_eigenpairs for others"
         )
     problem = operator.problem
-    root = half(operator.kernel)
-    # Beside Θ: what LᵀΘ and LᵀΘL take, or F, K F and FᵀKF; and the eigenvalue solver's own.
-    matrices = (0 if kernel else 1.25) + (3 if root else 4)
-    require_memory(problem, matrices, free_memory(problem.device))
-    if kernel is None:
-        kernel = tangent_kernel(problem)
-    if kernel.fingerprint != problem.fingerprint():
+    if kernel is not None and kernel.fingerprint != problem.fingerprint():
         raise ValueError(
             "expected the tangent kernel of the operator's problem, got that of another; "
             "call tangent_kernel(A.problem)"
         )
-    theta, factor = kernel.matrix, None
+    # Beside Θ: S or Θ's factor, its image, their product, and the eigenvalue solver's own.
+    require_memory(problem, (0 if kernel else 1.25) + 4, free_memory(problem.device))
+    kernel = kernel or tangent_kernel(problem)
+    rows = GradientRows(problem)
+    theta = kernel.matrix
     for projector in projectors:
         removed = _pushed(problem, projector, kernel).to(theta.dtype)
         theta = theta - removed @ removed.T
-    description = operator.kernel.describe() + "".join(" off a subspace" for _ in projectors)
-    if root is not None and root.rows(problem.num_samples, problem.num_classes) <= 2 * len(theta):
-        left = _applied(root, problem, theta)
-        small = _applied(root, problem, left.T)
-    else:
+    terms = _on_rows(operator.kernel)
+    if terms is None:
         factor = positive_factor(theta) if projectors else kernel.factor
-        small = factor.T @ _applied(operator.kernel, problem, factor).view(factor.shape)
-    values = torch.linalg.eigvalsh((small + small.T) / 2).double().flip(0)
-    level = len(theta) * torch.finfo(theta.dtype).eps * values.abs().amax()
-    nonzero = values[values.abs() > level]
-    return ExactSpectrum(nonzero, problem.size - len(nonzero), description)
+        values = descending(factor.T @ _applied(operator.kernel, problem, factor))
+    else:
+        values = _of_rows(MatrixGram(rows.conjugate(theta), problem.dtype), terms)
+    values = nonzero(values, theta.dtype)
+    description = operator.kernel.describe() + "".join(" off a subspace" for _ in projectors)
+    return ExactSpectrum(values, problem.size - len(values), description)
+
+
+def _on_rows(form: LogitForm) -> list[tuple[float, Part | None]] | None:
+    """Σ a P with K = L (Σ a P) Lᵀ, ``None`` for I; or no list, for a form of another kind."""
+    terms = form.terms if isinstance(form, FormCombination) else ((1.0, form),)
+    found: list[tuple[float, Part | None]] = []
+    for factor, term in terms:
+        if isinstance(term, PartForm):
+            found.append((factor, term.part))
+        elif isinstance(term, SoftmaxHessian):
+            found.append((factor, None))
+        else:
+            return None
+    return found
+
+
+def _of_rows(gram: Gram, terms: list[tuple[float, Part | None]]) -> Float[Tensor, " r"]:
+    """The eigenvalues of DᵀMD, M = Σ a P."""
+
+    def form(columns: Tensor) -> Tensor:
+        total = torch.zeros_like(columns)
+        for factor, projector in terms:
+            total.add_(columns if projector is None else projector.on_rows(columns), alpha=factor)
+        return total
+
+    factor, part = terms[0]
+    if len(terms) == 1 and isinstance(part, MeanPart):
+        values = factor * descending(gram.inside(part.basis))
+        return values.sort(descending=True).values
+    # A projector is its own square root, and so is I − P.
+    idempotent = terms == [(1.0, terms[0][1])] or (
+        len(terms) == 2
+        and sorted(factor for factor, _ in terms) == [-1.0, 1.0]
+        and next(p for factor, p in terms if factor == 1.0) is None
+    )
+    return gram.transformed(form) if idempotent else gram.congruent(form)
 
 
 def _applied(
-    work: Callable[[Tensor], Tensor], problem: Problem, columns: Float[Tensor, "nC k"]
-) -> Float[Tensor, "r k"]:
-    """A map of logit space, in float64, on columns of a matrix."""
+    form: LogitForm, problem: Problem, columns: Float[Tensor, "nC k"]
+) -> Float[Tensor, "nC k"]:
+    """K times columns of a matrix, in float64 inside."""
     shape = (problem.num_samples, problem.num_classes, -1)
     parts = [
-        work(part.double().reshape(shape)).flatten(0, -2).to(columns.dtype)
+        form(part.double().reshape(shape)).flatten(0, -2).to(columns.dtype)
         for part in columns.split(COLUMNS_AT_ONCE, dim=1)
     ]
     return torch.cat(parts, dim=1)

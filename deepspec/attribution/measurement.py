@@ -1,0 +1,306 @@
+"""One array measured: the top eigenpairs of its second moment, its means, and every knockout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.attribution.decomposition import MeasuredMeans, measure_means, padded
+from deepspec.attribution.knockouts import LOOSE, KnownPairs, SchurComplement, removed_share
+from deepspec.attribution.mini_bulk import Located, MiniBulk, describe_mini_bulk, locate
+from deepspec.attribution.spectra import Spectrum, exact_spectrum_of, lanczos_spectrum
+from deepspec.class_structure.array import ClassArray, means_beyond_within
+from deepspec.class_structure.cells import Convention
+from deepspec.class_structure.gram import Gram, descending, gram_bytes
+from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
+from deepspec.class_structure.rows import SYMBOLS, RowsGram
+from deepspec.krylov import top_eigenpairs
+from deepspec.memory import free_memory
+from deepspec.operators import AlgebraicOperator
+
+MOST_PLACES = 20
+MOST_OF_FEW = 4
+# Of the free memory, what the Gram matrix and its eigenvalue problems may take.
+SHARE_OF_MEMORY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How an attribution is measured.
+
+    Attributes
+    ----------
+    convention
+        The means of Papyan (2020), "jmlr2020", or of Papyan (2019), "icml2019".
+    seed
+        All randomness follows from it.
+    draws
+        Of each null.
+    steps, probes
+        Of every Lanczos density.
+    exact_up_to
+        Form S, and take exact spectra, when n·C is at most this; None: where it fits the memory.
+    mini_bulk
+        How many eigenvalues of the mini-bulk are looked at where spectra are not exact.
+    tolerance
+        Of an eigenpair's residual, relative to its eigenvalue.
+    """
+
+    convention: Convention = "jmlr2020"
+    seed: int = 0
+    draws: int = 19
+    steps: int = 100
+    probes: int = 1
+    exact_up_to: int | None = None
+    mini_bulk: int = 30
+    tolerance: float = 1e-3
+
+    @property
+    def costly_draws(self) -> int:
+        """Draws of those nulls that cost C² products or more each."""
+        return min(self.draws, 5 if self.draws > MOST_OF_FEW else 3)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Knockout:
+    """The top eigenvalues of V with one part knocked out, and of the rest of the spectrum.
+
+    ``rank`` is that of the part; ``projected`` is NaN where the projection was not measured.
+    """
+
+    part: str
+    rank: int
+    subtracted: Float[Tensor, " k"]
+    projected: Float[Tensor, " k"]
+    spectrum: Spectrum | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Measurement:
+    """One array, with the top eigenpairs of S.
+
+    ``count`` is C, ``mini`` how many places of the mini-bulk are looked at where S is not formed,
+    and ``outliers`` how many eigenvalues stand clear of the bulk, once that is known.
+    """
+
+    array: ClassArray
+    settings: Settings
+    operator: AlgebraicOperator
+    means: MeasuredMeans
+    pairs: KnownPairs
+    count: int
+    mini: int
+    outliers: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether S is formed, and every spectrum exact."""
+        return isinstance(self.operator, Gram)
+
+    @property
+    def gram(self) -> Gram:
+        """S, where it is formed."""
+        assert isinstance(self.operator, Gram)
+        return self.operator
+
+    @property
+    def places(self) -> int:
+        """How many of the top C eigenvalues are compared: with very many classes not all."""
+        return self.count if self.means.complete else min(self.count, MOST_PLACES)
+
+    def looked_at(self, name: str) -> int:
+        """How many eigenvalues are needed once a part is knocked out."""
+        if self.exact or name == "cross_class":
+            return self.count + self.mini
+        # All outliers, so that those which stay are not taken for gone.
+        outliers = max(self.places, self.outliers)
+        return {"within_class": self.count, "global_mean": 1}.get(name, outliers)
+
+    def part(self, name: str) -> Part:
+        """A part's projector."""
+        return self.array.projector(name)
+
+    def label(self, name: str) -> str:
+        """What is left without a part, as figures call it."""
+        symbol = self.array.rows.symbol
+        return f"{symbol} − {SYMBOLS[f'P_{name}'].replace('G', symbol)}"
+
+    @cached_property
+    def located(self) -> Located | None:
+        """The mini-bulk where it is; not known where S is not formed."""
+        return locate(self.gram, CrossClass(self.array.cells)) if self.exact else None
+
+    @property
+    def mini_bulk(self) -> MiniBulk | None:
+        """What is known of the mini-bulk's place."""
+        if self.located is None:
+            return None
+        return describe_mini_bulk(self.located, CrossClass(self.array.cells))
+
+    def removed(self, name: str, after: Float[Tensor, " k"]) -> float:
+        """The share of its claimed feature that a knockout of this part removes."""
+        before = self.pairs.values.double().cpu()
+        rank = self.part(name).rank
+        if name == "global_mean":
+            return removed_share(before, after, 0, 1, rank)
+        if name == "cross_class":
+            return removed_share(before, after, self.count, self.mini, rank)
+        return removed_share(before, after, 0, self.places, rank)
+
+    def removed_at_most(self, name: str, after: Float[Tensor, " k"]) -> float:
+        """The same, but for the mini-bulk with what lies beyond the known eigenvalues at its most.
+
+        Where only some places were looked at, the true share is between the two.
+        """
+        if name != "cross_class":
+            return self.removed(name, after)
+        before = self.pairs.values.double().cpu()
+        rank, last = self.part(name).rank, float(before[-1])
+        return removed_share(before, after, self.count, self.mini, rank, beyond=last)
+
+
+def forms_gram(array: ClassArray, settings: Settings) -> bool:
+    """Whether S is formed: by an estimate of its memory, unless a size was given."""
+    if settings.exact_up_to is not None:
+        return array.rows.size <= settings.exact_up_to
+    return gram_bytes(array.rows) <= SHARE_OF_MEMORY * free_memory(array.rows.device)
+
+
+def measure(array: ClassArray, settings: Settings) -> Measurement:
+    """The top eigenpairs of S and the Gram matrix of its means."""
+    exact = forms_gram(array, settings)
+    operator: AlgebraicOperator = array.gram if exact else RowsGram(array.rows)
+    if not exact:
+        operator.prepare(1000)
+    means = measure_means(array, operator)
+    rank = CrossClass(array.cells).rank
+    mini = rank if exact else min(rank, settings.mini_bulk)
+    count = array.num_classes
+    places = count if means.complete else min(count, MOST_PLACES)
+    wanted = min(operator.size, count + max(places, 2 * mini) + 1)
+    if isinstance(operator, Gram):
+        values, vectors = operator.eigenpairs
+        values, vectors = values[:wanted], vectors[:, :wanted].contiguous()
+    else:
+        _, turn = torch.linalg.eigh(means.gram)
+        start = (means.basis @ turn.flip(1)[:, :count]).to(operator.dtype)
+        found = top_eigenpairs(operator, wanted, tol=LOOSE, start=start)
+        values, vectors = found.values.double(), found.vectors
+    full = values.new_zeros(wanted)
+    full[: len(values)] = values
+    missing = wanted - len(values)
+    if missing:
+        vectors = torch.cat([vectors, vectors.new_zeros(len(vectors), missing)], dim=1)
+    return Measurement(
+        array,
+        settings,
+        operator,
+        means,
+        KnownPairs(full, vectors),
+        count,
+        min(mini, max(0, wanted - count)),
+    )
+
+
+def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
+    """Remove one part by subtraction and, if ``thorough``, by projection and look at it all."""
+    part = measured.part(name)
+    if not isinstance(part, MeanPart):
+        return _without_within(measured, part, thorough=thorough)
+    count = measured.looked_at(name)
+    shown = thorough and name != "global_mean"
+    label = measured.label(name)
+    nothing = torch.full((count,), torch.nan, dtype=torch.float64)
+    if measured.exact:
+        values = measured.gram.transformed(lambda x: x - part.on_rows(x)).cpu()
+        spectrum = exact_spectrum_of(label, values, measured.count) if shown else None
+        subtracted = padded(values, count)
+        if not thorough:
+            return Knockout(name, part.rank, subtracted, nothing, None)
+        projected = padded(measured.gram.without_range(part.basis).clamp_min(0.0).cpu(), count)
+        return Knockout(name, part.rank, subtracted, projected, spectrum)
+    start = part_free(measured, part)
+    remaining = measured.operator.project_out(part)
+    subtracted, spectrum = _estimated(measured, label, remaining, start, count, thorough=shown)
+    projected = nothing
+    if thorough and (measured.means.complete or name != "cross_class"):
+        basis = part.basis
+        if measured.means.complete:
+            image = measured.means.image @ (measured.means.basis.T @ basis)
+        else:
+            image = (measured.operator @ basis.to(measured.operator.dtype)).double()
+        schur = SchurComplement(measured.operator, basis, image)
+        projected, _ = _estimated(measured, label, schur, start, count, thorough=False)
+    return Knockout(name, part.rank, subtracted, projected, spectrum)
+
+
+def part_free(measured: Measurement, part: Part) -> Float[Tensor, "m k"]:
+    """The top eigenvectors of S with the part taken out of them: where to start from."""
+    vectors = measured.pairs.vectors[:, : measured.count].to(part.dtype)
+    return vectors - part @ vectors
+
+
+def _estimated(
+    measured: Measurement,
+    label: str,
+    operator: AlgebraicOperator,
+    start: Float[Tensor, "m k"],
+    count: int,
+    *,
+    thorough: bool,
+) -> tuple[Float[Tensor, " k"], Spectrum | None]:
+    """The top eigenvalues of what is left, and if asked for all of its spectrum."""
+    settings = measured.settings
+    begin = start.to(operator.dtype) if bool(start.abs().max() > 0) else None
+    found = top_eigenpairs(operator, count, tol=settings.tolerance, start=begin)
+    top = padded(found.values.cpu(), count)
+    if not thorough:
+        return top, None
+    first = measured.count
+    spectrum = lanczos_spectrum(
+        label,
+        operator,
+        found.values[:first],
+        found.vectors[:, :first],
+        steps=settings.steps,
+        probes=settings.probes,
+        seed=settings.seed,
+        reorthogonalize=True,
+    )
+    return top, spectrum
+
+
+def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Knockout:
+    """V − V_within, the means alone: from their Gram matrix where all cells are in it."""
+    count = measured.looked_at("within_class")
+    projected = torch.full((count,), torch.nan, dtype=torch.float64)
+    label = measured.label("within_class")
+    if measured.means.complete:
+        values = descending(measured.means.gram).cpu()
+        top, spectrum = padded(values, count), exact_spectrum_of(label, values, measured.count)
+    else:
+        means = CellMeans(measured.array.cells)
+        vectors = measured.pairs.vectors[:, : measured.count].to(means.dtype)
+        remaining = measured.operator.project_out(part)
+        top, found = _estimated(measured, label, remaining, means @ vectors, count, thorough=True)
+        assert found is not None
+        spectrum = found
+    if thorough and measured.exact and measured.means.complete:
+        projected = padded(means_beyond_within(measured.gram, measured.means.basis).cpu(), count)
+    return Knockout("within_class", part.rank, top, projected, spectrum if thorough else None)
+
+
+def without_zero_pairs(measured: Measurement) -> KnownPairs:
+    """The eigenpairs that lie above zero: for nulls that start from them."""
+    known = measured.pairs
+    kept = known.values > 1e-9 * known.values[0]
+    return KnownPairs(known.values[kept], known.vectors[:, kept])
+
+
+def with_outliers(measured: Measurement, outliers: int) -> Measurement:
+    """The same, now that it is known where the bulk ends."""
+    return replace(measured, outliers=outliers)

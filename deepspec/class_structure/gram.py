@@ -1,0 +1,246 @@
+"""S = D Dᵀ at hand, in the smaller of its two spaces: exact spectra of all that is made from it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deepspec.class_structure.rows import Rows
+from deepspec.memory import free_memory
+from deepspec.operators import AlgebraicOperator
+
+# Beside S or D: what a symmetric transformation, its transpose and the eigenvalue solver take.
+MATRICES = 5
+RowMap = Callable[[Float[Tensor, "m k"]], Float[Tensor, "m k"]]
+
+
+class Gram(AlgebraicOperator):
+    """S = D Dᵀ (m × m), formed, in float64 inside; a symmetric operator in the rows' precision."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._dtype
+
+    @abstractmethod
+    def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        """S X in float64."""
+
+    @cached_property
+    def eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "m r"]]:
+        """Eigenvalues, descending, with eigenvectors: all that may differ from zero."""
+        return self._eigenpairs()
+
+    @cached_property
+    def eigenvalues(self) -> Float[Tensor, " r"]:
+        """The same without eigenvectors."""
+        if "eigenpairs" in vars(self):
+            return self.eigenpairs[0]
+        return self.transformed(lambda rows: rows)
+
+    @property
+    def rounding(self) -> float:
+        """m ε of the largest eigenvalue: below that what a knockout leaves is zero."""
+        return rounding(self.eigenvalues, self._dtype)
+
+    @abstractmethod
+    def _eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "m r"]]: ...
+
+    @abstractmethod
+    def transformed(self, root: RowMap) -> Float[Tensor, " r"]:
+        """The eigenvalues of R S Rᵀ, descending, for a map R of the rows."""
+
+    @abstractmethod
+    def congruent(self, form: RowMap) -> Float[Tensor, " r"]:
+        """The nonzero eigenvalues of DᵀMD, for any symmetric M."""
+
+    @abstractmethod
+    def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " s"]:
+        """The eigenvalues of V ⊘ DᵀEEᵀD: V off the range of DᵀE; descending."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """What :func:`restore_gram` needs to make it again."""
+
+    @abstractmethod
+    def trace(self) -> float:
+        """tr S = tr V."""
+
+    def inside(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, "r r"]:
+        """EᵀS E, float64."""
+        wide = basis.double()
+        found = wide.T @ self.times(wide)
+        return (found + found.T) / 2
+
+    def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        return self.times(columns.double()).to(columns.dtype)
+
+    def describe(self) -> str:
+        return "Gram matrix of rows"
+
+
+class MatrixGram(Gram):
+    """S itself, where there are fewer rows than entries in a vector."""
+
+    def __init__(self, matrix: Float[Tensor, "m m"], dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.matrix = matrix
+
+    @property
+    def size(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def device(self) -> torch.device:
+        return self.matrix.device
+
+    def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        return self.matrix @ columns.double()
+
+    def _eigenpairs(self) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
+        values, vectors = torch.linalg.eigh(self.matrix)
+        return values.flip(0).clamp_min(0.0), vectors.flip(1)
+
+    def transformed(self, root: RowMap) -> Float[Tensor, " r"]:
+        return descending(root(root(self.matrix).T.contiguous()))
+
+    def congruent(self, form: RowMap) -> Float[Tensor, " r"]:
+        values, vectors = self.eigenpairs
+        kept = values > rounding(values, self.matrix.dtype)
+        factor = vectors[:, kept] * values[kept].sqrt()
+        return descending(factor.T @ form(factor))
+
+    def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " m"]:
+        factor = schur_factor(basis.double(), self.times(basis), self._dtype)
+        return descending(self.matrix - factor @ factor.T)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"matrix": self.matrix}
+
+    def trace(self) -> float:
+        return float(self.matrix.trace())
+
+
+class FactorGram(Gram):
+    """S = D Dᵀ by D, where vectors are shorter than there are rows: everything is d × d."""
+
+    def __init__(self, factor: Float[Tensor, "m d"], dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.factor = factor
+
+    @property
+    def size(self) -> int:
+        return len(self.factor)
+
+    @property
+    def device(self) -> torch.device:
+        return self.factor.device
+
+    def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+        return self.factor @ (self.factor.T @ columns.double())
+
+    def _eigenpairs(self) -> tuple[Float[Tensor, " d"], Float[Tensor, "m d"]]:
+        left, singular, _ = torch.linalg.svd(self.factor, full_matrices=False)
+        return singular.square(), left
+
+    def transformed(self, root: RowMap) -> Float[Tensor, " d"]:
+        changed = root(self.factor)
+        return descending(changed.T @ changed)
+
+    def congruent(self, form: RowMap) -> Float[Tensor, " d"]:
+        return descending(self.factor.T @ form(self.factor))
+
+    def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " d"]:
+        means = self.factor.T @ basis.double()
+        lengths = means.norm(dim=0)
+        unit = means / torch.where(lengths > 0, lengths, 1.0)
+        left, singular, _ = torch.linalg.svd(unit, full_matrices=False)
+        level = 100 * max(1, len(lengths)) * torch.finfo(self._dtype).eps
+        span = left[:, singular.square() > level * singular.square().amax()]
+        off = self.factor - (self.factor @ span) @ span.T
+        return descending(off.T @ off)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"factor": self.factor}
+
+    def trace(self) -> float:
+        return float(self.factor.square().sum())
+
+
+def restore_gram(state: dict[str, Tensor], dtype: torch.dtype) -> Gram:
+    """The Gram matrix that left this state."""
+    if "matrix" in state:
+        return MatrixGram(state["matrix"], dtype)
+    return FactorGram(state["factor"], dtype)
+
+
+def gram_bytes(rows: Rows) -> int:
+    """What forming S takes at its peak, matrices of its eigenvalue problems included."""
+    small = min(rows.size, rows.width)
+    return 8 * (MATRICES * small**2 + 2 * small * rows.size)
+
+
+def require_room(rows: Rows) -> None:
+    """Raise MemoryError, with what would fit, where S and its eigenvalue problems do not."""
+    needed, free = gram_bytes(rows), free_memory(rows.device)
+    if needed > free:
+        fitting = int((free / (8 * (MATRICES + 2))) ** 0.5)
+        raise MemoryError(
+            f"expected {needed / 1e9:.3g} GB for the Gram matrix of {rows.size:,} rows and its "
+            f"spectra, {free / 1e9:.3g} GB are free; about {fitting:,} rows (samples × classes) "
+            "would fit: take a subset, or use estimates (spectral_density, top_eigenpairs)"
+        )
+
+
+def form_gram(rows: Rows) -> Gram:
+    """S, in the smaller space.
+
+    Raises
+    ------
+    MemoryError
+        If it does not fit; says how many rows would.
+    """
+    require_room(rows)
+    if rows.width < rows.size:
+        return FactorGram(rows.dense().double(), rows.dtype)
+    return MatrixGram(rows.gram().double(), rows.dtype)
+
+
+def descending(matrix: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:
+    """The eigenvalues of a symmetric matrix, largest first, float64."""
+    if not len(matrix):
+        return matrix.new_zeros(0, dtype=torch.float64)
+    return torch.linalg.eigvalsh((matrix + matrix.T) / 2).double().flip(0)
+
+
+def rounding(values: Float[Tensor, " m"], dtype: torch.dtype) -> float:
+    """m ε of the largest: an eigenvalue below that is zero, as far as this precision tells."""
+    return len(values) * torch.finfo(dtype).eps * float(values.abs().amax()) if len(values) else 0.0
+
+
+def nonzero(values: Float[Tensor, " m"], dtype: torch.dtype) -> Float[Tensor, " r"]:
+    """The eigenvalues that are not rounding."""
+    return values[values.abs() > rounding(values, dtype)]
+
+
+def schur_factor(
+    basis: Float[Tensor, "m r"], image: Float[Tensor, "m r"], dtype: torch.dtype
+) -> Float[Tensor, "m s"]:
+    """F with F Fᵀ = Y (EᵀY)⁺ Yᵀ, Y = S E: what S loses when the range of DᵀE is projected out.
+
+    The rank is decided on the means' directions, so that a short mean counts like a long one.
+    """
+    gram = basis.double().T @ image.double()
+    lengths = gram.diagonal().clamp_min(0.0).sqrt()
+    scale = torch.where(lengths > 0, 1.0 / torch.where(lengths > 0, lengths, 1.0), 0.0)
+    values, vectors = torch.linalg.eigh(scale[:, None] * ((gram + gram.T) / 2) * scale)
+    level = 100 * max(1, len(values)) * torch.finfo(dtype).eps
+    kept = values > level * values[-1:].abs()
+    return image.double() @ (scale[:, None] * vectors[:, kept] / values[kept].sqrt())
