@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from bench.engine import nets
 from bench.timing import once
 from deepspec import ClassStructure, GaussNewton, Problem
-from deepspec.class_structure import cell_means
-from deepspec.class_structure import exact_spectrum
+from deepspec.class_structure import cell_means, exact_spectrum
 from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.neural_tangent_kernel.accumulation import mirror
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian

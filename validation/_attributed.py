@@ -12,9 +12,7 @@ from torch import nn
 
 from deepspec import Problem
 from deepspec.attribution import CLAIMS, Attribution, SplitAttribution, attribute
-from deepspec.attribution.decomposition import mean_gram
-from deepspec.class_structure.extended_gradients import GradientGram
-from deepspec.class_structure.parts import cell_frame
+from deepspec.class_structure import ClassStructure, cell_means
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 from deepspec.report.plots import log_spectrum_of_g, verdict_chart
 from deepspec.report.plots.style import png
@@ -75,10 +73,9 @@ def layouts(profile: Profile) -> list[list[TwoWayLayout]]:
 
 
 def _layout(model: nn.Module, data: tuple[torch.Tensor, torch.Tensor]) -> TwoWayLayout:
-    problem = Problem(model, data)
-    frame = cell_frame(problem)
-    means = mean_gram(GradientGram(problem), frame)
-    return two_way_layout(means.gram, frame.weights[frame.occupied], frame.cells())
+    means = cell_means(ClassStructure(Problem(model, data)))
+    cells = [(c, other) for c, other in means.index]
+    return two_way_layout(means.gram, means.weights, cells)
 
 
 def mean(values: list[float]) -> float:

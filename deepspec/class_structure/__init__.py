@@ -1,7 +1,7 @@
 """Class structure: weighted vectors, the parts of their second moment, and their means."""
 
+from deepspec.class_structure._exact_spectrum import ExactSpectrum, exact_spectrum
 from deepspec.class_structure.array import ClassArray, gradients
-from deepspec.class_structure.exact_spectrum import ExactSpectrum, exact_spectrum
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.means import (
     Means,

@@ -118,6 +118,8 @@ class MatrixGram(Gram):
         return descending(factor.T @ form(factor))
 
     def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " m"]:
+        if not basis.shape[1]:
+            return self.eigenvalues
         factor = schur_factor(basis.double(), self.times(basis), self._dtype)
         return descending(self.matrix - factor @ factor.T)
 
@@ -158,6 +160,8 @@ class FactorGram(Gram):
         return descending(self.factor.T @ form(self.factor))
 
     def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " d"]:
+        if not basis.shape[1]:
+            return self.eigenvalues
         means = self.factor.T @ basis.double()
         lengths = means.norm(dim=0)
         unit = means / torch.where(lengths > 0, lengths, 1.0)

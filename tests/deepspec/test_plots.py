@@ -67,11 +67,24 @@ def test_a_spread_out_count_stays_inside_the_spectrum() -> None:
     assert spread(nodes, counts, edges).tolist() == pytest.approx(expected)
 
 
+def _finding(claim: str, nulls: dict, present: bool, answer: str) -> Finding:
+    return Finding(
+        claim=claim,
+        removed=0.0,
+        by_projection=0.0,
+        nulls=nulls,
+        untrained=math.nan,
+        present=present,
+        answer=answer,
+        reason="",
+    )
+
+
 def test_a_feature_that_is_absent_is_told_from_nothing_removed(found: Attribution) -> None:
     nulls = {"a random subspace": torch.tensor([0.0, 0.1])}
     findings = [
-        Finding("outliers", 0.0, 0.0, nulls, math.nan, True, "not supported", ""),
-        Finding("bulk", 0.0, 0.0, nulls, math.nan, False, "not decided", ""),
+        _finding("outliers", nulls, True, "not supported"),
+        _finding("bulk", nulls, False, "not decided"),
     ]
     figure = verdict_chart(replace(found.train, findings=tuple(findings)))
     panel = figure.axes[0]

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from deepspec import ClassStructure, ColumnSpace, GaussNewton, Hessian, Problem
-from deepspec.class_structure import cell_means, class_means
+from deepspec.class_structure import ExactSpectrum, cell_means, class_means, exact_spectrum
 from deepspec.layers.affine import LinearFormula
 from deepspec.layers.formula import LayerFormula
 from deepspec.layers.recording import hooked
-from deepspec.class_structure import ExactSpectrum, exact_spectrum
 from deepspec.neural_tangent_kernel import tangent_kernel
 from tests import oracles
 from tests.cases import CASES
@@ -268,7 +267,7 @@ def test_a_spectrum_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_spectra_that_do_not_fit_are_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    place = "deepspec.class_structure.exact_spectrum."
+    place = "deepspec.class_structure._exact_spectrum."
     monkeypatch.setattr(place + "free_memory", lambda device: 5.25 * 9 * 9 * 8)
     monkeypatch.setattr(place + "tangent_kernel", lambda problem: 1 / 0)
     with pytest.raises(MemoryError, match="3 samples would fit"):

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
-from deepspec.classifier.softmax import mean_minus_each, softmax_residual
 from deepspec.class_structure import exact_spectrum
+from deepspec.classifier.softmax import mean_minus_each, softmax_residual
 from tests import oracles
 
 

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import deepspec
-from deepspec.attribution.measurement import Settings, knock_out, measure
 from deepspec.attribution.knockouts import (
     KnownPairs,
     SchurComplement,
@@ -16,6 +15,7 @@ from deepspec.attribution.knockouts import (
     ritz,
     top_values,
 )
+from deepspec.attribution.measurement import Settings, knock_out, measure
 from deepspec.attribution.nulls import (
     random_subspace,
     shuffled_labels,

@@ -76,12 +76,12 @@ def test_global_mean_by_definition(case: Case) -> None:
     cells = gradients(problem).cells
     prob, labels = problem.probabilities, problem.labels
     root = (prob / len(prob)).sqrt().reshape(-1)
-    gradients = (D / root[:, None]).reshape(len(prob), prob.shape[1], -1)
+    vectors = (D / root[:, None]).reshape(len(prob), prob.shape[1], -1)
     total = torch.zeros(problem.size).double()
     for i in range(len(prob)):
         for c in range(prob.shape[1]):
             if c != labels[i]:
-                total += prob[i, c] / len(prob) * gradients[i, c]
+                total += prob[i, c] / len(prob) * vectors[i, c]
     weight = float(cells.row.sum())
     expected = torch.outer(total, total) / weight
     assert close(D.T @ GlobalMean(cells).to_dense() @ D, expected)

@@ -12,12 +12,12 @@ from deepspec.attribution import judge
 from deepspec.attribution.alignment import mean_square, principal_cosines, share_inside
 from deepspec.attribution.decomposition import decompose, measure_means, total_trace
 from deepspec.attribution.gauss_newton_claims import above
-from deepspec.attribution.measurement import Settings, measure
 from deepspec.attribution.hessian_claims import (
     RelabelledResidual,
     excess_removed,
     hessian_side,
 )
+from deepspec.attribution.measurement import Settings, measure
 from deepspec.attribution.predicted_outliers import coupled_values, predict_outliers
 from deepspec.attribution.verdicts import exceeds
 from deepspec.class_structure import gradients
@@ -99,7 +99,9 @@ def test_cosines_against_scipy() -> None:
 def test_alignment_against_dense_vectors(case: object) -> None:
     model, features, labels = case.build()
     problem = deepspec.Problem(model, (features, labels))
-    found = hessian_side(measure(gradients(problem), Settings(draws=2, steps=10)), problem, 0.0).alignment
+    found = hessian_side(
+        measure(gradients(problem), Settings(draws=2, steps=10)), problem, 0.0
+    ).alignment
     C = problem.num_classes
     of_g = torch.linalg.eigh(oracles.gauss_newton(model, features)).eigenvectors[:, -C:]
     of_h = torch.linalg.eigh(oracles.hessian(model, features, labels)).eigenvectors[:, -C:]

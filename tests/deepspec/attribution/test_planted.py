@@ -110,7 +110,8 @@ def test_very_many_classes_of_five() -> None:
     torch.nn.init.zeros_(model.weight)
     with torch.no_grad():
         model.weight[:, :33] = 2.0 * torch.eye(33)
-    found = attribute(deepspec.Problem(model, (features, labels)), draws=3, steps=20).train
+    problem = deepspec.Problem(model, (features, labels))
+    found = attribute(problem, draws=3, steps=20, exact_up_to=2000).train
     assert found.finding("outliers").answer == "supported"
     assert found.means is None
     assert not found.exact

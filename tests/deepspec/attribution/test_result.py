@@ -208,10 +208,6 @@ def test_what_cannot_be_stored_is_refused() -> None:
     assert unpack(list[float], ["inf"], {}) == [float("inf")]
 
 
-def test_sums_of_projectors_and_marks() -> None:
-    axes = torch.eye(3).double()
-    both = SumOfOrthogonal(deepspec.ColumnSpace(axes[:, :1]), deepspec.ColumnSpace(axes[:, 1:2]))
-    assert both.rank == 2
-    assert torch.equal(both.to_dense(), torch.diag(torch.tensor([1.0, 1.0, 0.0]).double()))
+def test_marks_from_a_list_of_all_eigenvalues() -> None:
     spectrum = exact_spectrum_of("A", torch.tensor([1.0, 2.0, 3.0]), 1)
     assert (spectrum.tail_trace, spectrum.tail_energy) == (3.0, 5.0)
