@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -70,7 +71,7 @@ def rank_means(spectrum: Spectrum, num_classes: int, outliers: int) -> GroupMean
     null = spectrum.size // num_classes  # the D smallest eigenvalues belong to no group
     ends = (0, outliers, signal, spectrum.size - null)
     means = []
-    for first, last in zip(ends, ends[1:], strict=False):
+    for first, last in pairwise(ends):
         total, start, values = 0.0, 0, []
         for level in spectrum.levels:
             inside = min(start + level.multiplicity, last) - max(start, first)
