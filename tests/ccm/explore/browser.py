@@ -111,19 +111,22 @@ class Browser:
         script = DEEP.replace("arguments[0] || SELECTOR", json.dumps(selector))
         return list(self.driver.execute_script(script))
 
+    def read(self, selector: str, script: str) -> Any:
+        """Something of the first such element, in one step: the page may redraw between two."""
+        look = DEEP.replace("arguments[0] || SELECTOR", json.dumps(selector))
+        return self.driver.execute_script(
+            f"const all = (() => {{ {look} }})(); if (!all.length) return null;"
+            f"const e = all[0]; return {script}"
+        )
+
     def text(self, selector: str) -> str:
         """The text of the first such element; nothing without one."""
-        script = "return arguments[0].textContent"
-        found = self.all(selector)
-        return str(self.driver.execute_script(script, found[0])) if found else ""
+        return str(self.read(selector, "e.textContent") or "")
 
     def rows(self) -> list[list[str]]:
         """The table of levels, cell by cell."""
-        script = (
-            "return [...arguments[0].querySelectorAll('tbody tr')].map("
-            "r => [...r.cells].map(c => c.textContent))"
-        )
-        return list(self.driver.execute_script(script, self.all("#levels")[0]))
+        cells = "[...e.querySelectorAll('tbody tr')].map(r => [...r.cells].map(c => c.textContent))"
+        return list(self.read("#levels", cells) or [])
 
     def listen(self) -> None:
         """Note the hosts that were asked and the errors that were logged since the last look."""

@@ -72,15 +72,27 @@ def test_a_slider_moves_the_numbers_and_the_url(browser: Browser, address: str) 
     assert "snr=3.1)" in browser.text("pre")
 
 
-def test_the_line_at_t_follows_a_tap(browser: Browser, address: str) -> None:
-    """Dragging the line sets the same property of the same model."""
+def test_the_line_at_t_can_be_dragged(browser: Browser, address: str) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
     browser.open(address)
-    browser.driver.execute_script(
-        "const span = [...Bokeh.documents[0]._all_models.values()].find(m => m.name === 'now');"
-        "span.location = 4.23"
+    # Where the line is on the screen, and how many pixels a unit of t is.
+    x, y, unit = browser.driver.execute_script(
+        "const views = [...Bokeh.index.query(v => v.model.name === 'snr')];"
+        "const frame = views[0].frame;"
+        "views[0].el.scrollIntoView({block: 'center'});"
+        "const at = views[0].el.getBoundingClientRect();"
+        "const place = t => frame.x_scale.compute(t);"
+        "return [at.left + place(3), at.top + at.height / 3, place(4) - place(3)]"
     )
-    browser.until(lambda: "snr=4.2&" in browser.driver.current_url)
-    model = ccm.CanonicalClassificationModel(100, 10, 4.2)
+    action = ActionChains(browser.driver, duration=50)
+    action.w3c_actions.pointer_action.move_to_location(round(x), round(y)).pointer_down()
+    for step in range(1, 6):
+        action.w3c_actions.pointer_action.move_to_location(round(x + step * unit / 5), round(y))
+    action.w3c_actions.pointer_action.pointer_up()
+    action.perform()
+    browser.until(lambda: "snr=4&" in browser.driver.current_url, 15)
+    model = ccm.CanonicalClassificationModel(100, 10, 4.0)
     browser.until(lambda: values(browser, "3") == expected(ccm.bayes_spectrum(model)))
 
 
