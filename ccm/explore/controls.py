@@ -21,11 +21,11 @@ class NumberControl:
         self._moved, self._quiet = moved, False
         first, last = (math.log10(low), math.log10(high)) if self.whole else (low, high)
         self.slider = pn.widgets.FloatSlider(
-            name=label, start=first, end=last, step=0.01 if self.whole else step,
+            label=label, start=first, end=last, step=0.01 if self.whole else step,
             show_value=False, sizing_mode="stretch_width",
         )  # fmt: skip
         box = pn.widgets.IntInput if self.whole else pn.widgets.FloatInput
-        self.box = box(start=low, end=high, step=step, width=95, align="end", name="")
+        self.box = box(start=low, end=high, step=step, width=95, align="end")
         self.slider.param.watch(self._from_slider, "value")
         self.box.param.watch(self._from_box, "value")
         self.row = pn.Row(self.slider, self.box, sizing_mode="stretch_width")
@@ -77,11 +77,11 @@ class Controls:
             ),
         }
         self.mode = pn.widgets.RadioButtonGroup(
-            options=self.MODES, value="bayes", sizing_mode="stretch_width", name="α"
+            options=self.MODES, value="bayes", sizing_mode="stretch_width", label="α"
         )
         self.alpha = NumberControl("α, fixed", 0, 0.99, on("alpha"), 0.001)
         self.seed = pn.widgets.IntInput(
-            name="seed of samples", start=0, end=int(top["seed"]), width=140
+            label="seed of samples", start=0, end=int(top["seed"]), width=140
         )
         self.mode.param.watch(self._from_mode, "value")
         self.seed.param.watch(self._from_seed, "value")

@@ -11,9 +11,9 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJS,
     CustomJSTickFormatter,
+    FixedTicker,
     HoverTool,
     Label,
-    LogTicker,
     Range1d,
     Span,
 )
@@ -30,6 +30,7 @@ from ccm.sweep import RATIOS
 COLOURS = {"outliers": "#D55E00", "mini-bulk": "#0072B2", "bulk": "#4D4D4D"}
 LANES = {"1": "level 1", "2": "level 2", "3": "level 3", "4": "simulated"}
 BINS = 60
+TICKS = [m * 10.0**k for k in range(-20, 5) for m in (1, 2, 5)]  # of the logarithmic axes
 
 
 def _colour(label: str) -> str:
@@ -51,7 +52,7 @@ def _figure(height: int, label: str, **options: Any) -> Any:
     made.grid.grid_line_color = "#EEEEEE"
     made.axis.axis_label_text_font_style = "normal"
     if options.get("x_axis_type") == "log":
-        made.xaxis.ticker = LogTicker(mantissas=[1, 2, 5], num_minor_ticks=0)
+        made.xaxis.ticker = FixedTicker(ticks=TICKS)
         made.xaxis.formatter = CustomJSTickFormatter(code="return Number(tick.toPrecision(2))")
     return made
 

@@ -77,8 +77,8 @@ class Page:
         )
         self.alert, self.facts, self.status = text(), text(), text()
         self.table, self.code = text(), text()
-        self.simulate = pn.widgets.Button(name="Simulate one spectrum", button_type="primary")
-        self.stop = pn.widgets.Button(name="Cancel", visible=False)
+        self.simulate = pn.widgets.Button(label="Simulate one spectrum", color="primary")
+        self.stop = pn.widgets.Button(label="Cancel", visible=False)
         self.simulate.on_click(lambda _: self.start("spectrum"))
         self.stop.on_click(lambda _: self.cancel("cancelled"))
         self.progress = pn.indicators.Progress(
@@ -89,7 +89,7 @@ class Page:
             filename="ccm-levels.csv", label="Download CSV", width=160,
         )  # fmt: skip
         self.copied = pn.widgets.TextAreaInput(visible=False)
-        self.copy = pn.widgets.Button(name="Copy the lines", width=160)
+        self.copy = pn.widgets.Button(label="Copy the lines", width=160)
         self.copy.js_on_click(
             args={"lines": self.copied}, code="navigator.clipboard.writeText(lines.value)"
         )
@@ -258,7 +258,7 @@ def _table(rows: list[Row]) -> str:
             f"<td class='n'>{from_snr}</td></tr>"
         )
     heads = "<th>level</th><th>group</th><th class='n'>eigenvalue</th>"
-    heads += "<th class='n'>times</th><th class='n'>detached from t</th>"
+    heads += "<th class='n'>times</th><th class='n'>detached from t, at this α</th>"
     body = "".join(lines)
     said = "; ".join(f"{level} {words}" for level, words in LEVELS.items())
     return (

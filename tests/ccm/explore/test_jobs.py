@@ -1,6 +1,7 @@
 """Simulations in a process of their own; the command; what is asked without Panel."""
 
 import socket
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,13 @@ def test_too_many_samples() -> None:
 
 
 def test_without_panel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccm.explore.find_spec", lambda name: None)
+    for function in (require_panel, ccm.explorer):
+        monkeypatch.setitem(function.__globals__, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"deepspec\[explore\]"):
         require_panel()
     with pytest.raises(ImportError, match=r"deepspec\[explore\]"):
         ccm.explorer()
+    monkeypatch.setattr("ccm.cli.explore.require_panel", require_panel)
     result = CliRunner().invoke(app, ["explore"])
     assert (result.exit_code, "deepspec[explore]" in result.stderr) == (2, True)
 
@@ -87,3 +90,18 @@ def test_a_taken_port_is_refused() -> None:
         pytest.raises(OSError, match="give another --port"),
     ):
         free_port("127.0.0.1", server.getsockname()[1])
+
+
+@pytest.mark.skipif(find_spec("panel") is None, reason="missing: panel, of the extra explore")
+def test_a_notebook_gets_the_same_page() -> None:
+    from ccm.explore.page import Page
+
+    page = Page(ViewState(dim=20, num_classes=4, alpha=0.2))
+    page.moved("snr", 2.0)
+    model = ccm.CanonicalClassificationModel(20, 4, 2.0)
+    found = [row.eigenvalue for row in page.rows if row.level == "1"]
+    assert found == [level.value for level in ccm.symmetric_spectrum(model, 0.2).levels]
+    page.moved("per_class", 2_000_000)  # as a box could ask: a message, and the view stays
+    assert "per_class must be at most 1e+06" in page.alert.object
+    assert page.state.per_class == 100
+    assert len(ccm.explorer(dim=20, num_classes=2)) == 2
