@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types pytest validate bench format clean
+# Debian's Chromium and the extras; what cannot be installed makes the tests skip with the reason.
+BROWSER := $(VENV)/.browser
+
+.PHONY: demo test lint types pytest test-browser validate bench format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
@@ -28,6 +31,14 @@ types: $(READY)
 # One thread a worker: the tests are many and small, and the workers share the cores.
 pytest: $(READY)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+
+$(BROWSER): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,explore,browser]'
+	command -v chromium chromedriver || (apt-get update && apt-get install -y --no-install-recommends chromium chromium-driver) || echo 'install chromium and chromium-driver by hand'
+	touch $@
+
+test-browser: $(BROWSER)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m browser tests
 
 validate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m validation run --all --profile quick

@@ -2,6 +2,7 @@
 
 from ccm.bayes import bayes_fim, bayes_spectrum
 from ccm.class_structure import ClassStructure, class_structure
+from ccm.explore import explorer
 from ccm.finite_sample import FiniteSampleLaw, finite_sample_law
 from ccm.fisher import LogitSpaceOperator, empirical_fim, fim_operator, fim_trace
 from ccm.logistic import ConvergenceError, LogisticFit, SeparableDataError, fit_logistic
@@ -38,6 +39,7 @@ __all__ = [
     "bayes_spectrum",
     "class_structure",
     "empirical_fim",
+    "explorer",
     "fim_operator",
     "fim_trace",
     "finite_sample_law",

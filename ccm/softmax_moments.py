@@ -51,7 +51,7 @@ def check_integrable(snr: float) -> None:
         )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)  # a curve over SNRs is drawn for one C after another
 def _coordinate_integrals(snr: float) -> Float[np.ndarray, "2 2 3 V"]:
     """∫ φ(x - μ) xⁿ κ(t x - v) dx on the grid of v; axes: κ ∈ (h, g), μ ∈ (0, t), n ∈ (0, 1, 2)."""
     step = STEP / max(snr, 1.0)

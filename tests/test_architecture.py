@@ -25,6 +25,7 @@ ORDER = {
         "resume",
         "sweep",
         "plots",
+        "explore",
         "cli",
     ],
     "deepspec": [

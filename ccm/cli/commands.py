@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from ccm.bayes import bayes_spectrum
+from ccm.cli.explore import explore
 from ccm.cli.options import (
     AlphaOption,
     Classes,
@@ -221,3 +222,4 @@ def simulate(
 
 
 app.command()(sweep)
+app.command()(explore)
