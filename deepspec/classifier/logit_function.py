@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deepspec.classifier.batches import cut, join, pick
 from deepspec.classifier.parameters import ParameterSpace
+from deepspec.classifier.recomputation import without_recomputation
 
 
 class LogitFunction:
@@ -46,7 +47,7 @@ class LogitFunction:
         args = () if by_name else (self.inputs.clone(),)
         kwargs = {k: _own(v) for k, v in self.inputs.items()} if by_name else {}
         constants = {k: v if k in self.frozen else v.clone() for k, v in self.constants.items()}
-        with evaluation_mode(self.model), _differentiable_kernels():
+        with evaluation_mode(self.model), _differentiable_kernels(), without_recomputation():
             output = functional_call(self.model, {**constants, **parameters}, args, kwargs)
         if isinstance(output, Mapping):
             return output.get("logits", output)

@@ -44,12 +44,29 @@ class ParameterSpace:
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
 
+    def tangents(self, vector: Float[Tensor, " p"]) -> dict[str, Tensor]:
+        """A vector as directions for forward mode at parameters that are views of one flat θ.
+
+        Forward mode wants a tangent laid out as its primal, down to the size of the storage they
+        are views of. For a row of a block, whose storage is larger, PyTorch would make a buffer of
+        p zeros for each tensor; one copy of the row is aligned with θ in all of them.
+        """
+        own = vector.is_contiguous() and vector.storage_offset() == 0
+        if not own or vector.untyped_storage().nbytes() != vector.numel() * vector.element_size():
+            vector = vector.clone(memory_format=torch.contiguous_format)
+        return self.unflatten(vector)
+
     def unflatten_columns(self, columns: Float[Tensor, "p k"]) -> dict[str, Tensor]:
-        """Columns as tensors (k, *shape), one for each name."""
-        parts = columns.split(self.counts)
+        """Columns as tensors (k, *shape), one for each name, each column contiguous.
+
+        So a column under vmap has the strides of its parameter, as :meth:`tangents` explains.
+        """
+        rows = columns.T.contiguous()
         return {
-            name: part.T.reshape(columns.shape[1], *shape)
-            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+            name: part.unflatten(1, shape) if len(shape) else part[:, 0]
+            for name, part, shape in zip(
+                self.names, rows.split(self.counts, dim=1), self.shapes, strict=True
+            )
         }
 
     def accumulate(

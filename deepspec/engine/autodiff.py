@@ -111,7 +111,7 @@ class TransientJacobian(JacobianProducts):
 
     def jvp(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
         leaves = self.function.leaves()
-        tangents = self.space.unflatten(vector)
+        tangents = self.space.tangents(vector)
         with forward_ad.dual_level():
             duals = {k: forward_ad.make_dual(leaf, tangents[k]) for k, leaf in leaves.items()}
             logits, pushed = forward_ad.unpack_dual(self.function(duals))
@@ -193,7 +193,7 @@ class ReverseOverForward(HessianProducts):
 
     def product(self, vector: Float[Tensor, " p"], into: Float[Tensor, " p"]) -> None:
         space = self.function.space
-        leaves, tangents = self.function.leaves(), space.unflatten(vector)
+        leaves, tangents = self.function.leaves(), space.tangents(vector)
         with forward_ad.dual_level():
             duals = {k: forward_ad.make_dual(leaf, tangents[k]) for k, leaf in leaves.items()}
             logits, pushed = forward_ad.unpack_dual(self.function(duals))
@@ -247,6 +247,9 @@ def _linearised(
     function: Callable[[dict[str, Tensor]], Any], parameters: dict[str, Tensor]
 ) -> tuple[Callable[[dict[str, Tensor]], Any], list[Tensor]]:
     """The derivative of a function at ``parameters``, and the tensors it holds on to."""
+    # The trace makes tangents of its own, each with a storage of its own: as views of one flat θ,
+    # the primals would be given buffers of p zeros, one for each of them.
+    parameters = {name: value.clone() for name, value in parameters.items()}
     with warnings.catch_warnings():
         # torch.func.linearize names its folded constants in a way that torch.fx warns about.
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")

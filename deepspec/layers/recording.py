@@ -85,7 +85,7 @@ def layers_with_formula(function: LogitFunction) -> list[Layer]:
     A parameter's uses are the edges that lead to it in the graph of the logits, so a weight
     that is tied, shared, or read by a function elsewhere in the model is noticed.
     """
-    few = function.head(min(2, function.samples))
+    few = function.head(min(3, function.samples))
     dtype = next(iter(function.parameters.values())).dtype
     candidates = {}
     for prefix, module in function.model.named_modules():
@@ -101,13 +101,36 @@ def layers_with_formula(function: LogitFunction) -> list[Layer]:
     with hooked(formulas) as calls, torch.enable_grad():
         logits = few(leaves)
     uses = _uses(logits, leaves)
+    # A first dimension that is as long as the batch by chance keeps its length in another one.
+    fewer = _calls_of_fewer(few, formulas)
     return [
         layer
         for module, layer in candidates.items()
         if len(calls.probes.get(module, ())) == 1
         and len(calls.probes[module][0]) == len(calls.observed[module][0]) == few.samples
+        and (fewer is None or _first_dimension(fewer, module) == few.samples - 1)
         and all(uses[name] == 1 for name in layer.names)
     ]
+
+
+def _calls_of_fewer(
+    function: LogitFunction, formulas: Mapping[nn.Module, LayerFormula]
+) -> Calls | None:
+    """The calls on one sample fewer; ``None`` for one sample, to which everything belongs."""
+    if function.samples == 1:
+        return None
+    with hooked(formulas) as calls, torch.no_grad():
+        try:
+            function.head(function.samples - 1)(function.parameters)
+        except (RuntimeError, IndexError, ValueError):
+            return Calls()  # a net that cannot do with fewer: none of its layers is certain
+    return calls
+
+
+def _first_dimension(calls: Calls, module: nn.Module) -> int | None:
+    """The length of the first dimension of a module's one call, inputs and outputs alike."""
+    found = {len(t) for t in (*calls.probes.get(module, ()), *calls.observed.get(module, ()))}
+    return found.pop() if len(found) == 1 else None
 
 
 def _uses(output: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, int]:

@@ -61,7 +61,6 @@ class Half(nn.Linear):
     [
         (lambda: nn.LazyLinear(3), ValueError, "run the model once"),
         (lambda: nn.Linear(4, 3, dtype=torch.complex64), ValueError, "real parameters"),
-        (lambda: Recomputed(True), RuntimeError, "use_reentrant=False"),
         (lambda: Detached(4, 3).double(), RuntimeError, "detach"),
         (Sparse, RuntimeError, "sparse=False"),
         (lambda: Half(4, 3).double(), RuntimeError, r"batch of \(6, 4\) float64.*dtype="),
@@ -74,13 +73,53 @@ def test_models_are_refused_with_a_remedy(model, error: type[Exception], words: 
         Problem(model(), data())
 
 
-def test_recomputing_without_reentrance_is_right() -> None:
-    model = Recomputed(False)
-    with pytest.warns(RuntimeWarning, match="forward mode"):
-        problem = Problem(model, data())
-    G = GaussNewton(problem).to_dense()
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_is_done_without(reentrant: bool) -> None:
+    model = Recomputed(reentrant)
+    problem = Problem(model, data())
+    G, H = GaussNewton(problem).to_dense(), Hessian(problem).to_dense()
     plain = nn.Sequential(model.first, nn.Tanh(), model.second)
     assert float((G - oracles.gauss_newton(plain, data()[0])).abs().max()) < 1e-14
+    assert float((H - oracles.hessian(plain, *data())).abs().max()) < 1e-14
+
+
+class TwoViews(nn.Module):
+    """The first dimension of its layers' inputs are two views, not the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5).double(), nn.Linear(5, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(torch.stack([x, x.flip(1)])).tanh().mean(0))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 6])
+def test_a_first_dimension_that_is_the_sample_count_by_chance(samples: int) -> None:
+    X, y = data()
+    G = GaussNewton(Problem(TwoViews(), (X[:samples], y[:samples]), num_classes=3))
+    dense = torch.linalg.eigvalsh(G.to_dense()).flip(0)[:2]
+    assert float((exact_spectrum(G).eigenvalues[:2] - dense).abs().max()) < 1e-12
+
+
+class Packed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        return self.head(self.rnn(packed)[1][-1])
+
+
+def test_what_vmap_refuses_is_done_one_by_one() -> None:
+    rows = [{"x": torch.randn(4, 4), "lengths": 1 + i % 4, "labels": i % 3} for i in range(7)]
+    problem = Problem(Packed(), DataLoader(rows, batch_size=5), dtype=torch.float64)
+    G, columns = GaussNewton(problem), torch.eye(problem.size, dtype=torch.float64)[:, :4]
+    single = torch.stack([G @ column.contiguous() for column in columns.T], dim=1)
+    assert float((G @ columns - single).abs().max()) < 1e-14
 
 
 def test_inference_mode_around_everything_changes_nothing() -> None:
