@@ -21,7 +21,7 @@ from deepspec.class_structure.parts import (
 )
 from deepspec.class_structure.weights import ClassStructure, Convention
 from deepspec.krylov import Estimate, trace
-from deepspec.operators import AlgebraicOperator, GaussNewton, SymmetricOperator
+from deepspec.operators import GaussNewton, SymmetricOperator
 from deepspec.problem import Problem
 
 MOST_CELLS = 1024
@@ -99,7 +99,7 @@ def mean_gram(gram: SymmetricOperator, frame: CellFrame) -> MeanGram:
 
 
 def decompose(
-    gram: AlgebraicOperator,
+    gram: SymmetricOperator,
     means: MeanGram,
     convention: Convention,
     whole_trace: float,

@@ -25,7 +25,7 @@ from deepspec.class_structure.parts import (
 )
 from deepspec.class_structure.weights import Convention
 from deepspec.krylov import top_eigenpairs
-from deepspec.operators import AlgebraicOperator
+from deepspec.operators import SymmetricOperator
 from deepspec.problem import Problem
 
 MOST_PLACES = 20
@@ -102,7 +102,7 @@ class Measurement:
     problem: Problem
     settings: Settings
     gram: GradientGram
-    operator: AlgebraicOperator
+    operator: SymmetricOperator
     frame: CellFrame
     means: MeanGram
     pairs: KnownPairs
@@ -161,7 +161,7 @@ def measure(problem: Problem, settings: Settings) -> Measurement:
     """The top eigenpairs of G and the Gram matrix of its means."""
     gram = GradientGram(problem)
     gram.prepare(1000)
-    operator: AlgebraicOperator = gram.dense() if gram.size <= settings.exact_up_to else gram
+    operator: SymmetricOperator = gram.dense() if gram.size <= settings.exact_up_to else gram
     frame = cell_frame(problem, settings.convention)
     means = mean_gram(operator, frame)
     exact = at_hand(operator)
@@ -233,7 +233,7 @@ def part_free(measured: Measurement, part: Part) -> Float[Tensor, "m k"]:
 def _spectrum(
     measured: Measurement,
     label: str,
-    operator: AlgebraicOperator,
+    operator: SymmetricOperator,
     start: Float[Tensor, "m k"],
     count: int,
     *,

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from deepspec.class_structure.parts import Part
 from deepspec.krylov import top_eigenpairs
-from deepspec.operators import AlgebraicOperator, SymmetricOperator
+from deepspec.operators import SymmetricOperator
 
 LOOSE = 1e-3
 
 
-class SchurComplement(AlgebraicOperator):
+class SchurComplement(SymmetricOperator):
     """S − Y (EᵀY)⁺ Yᵀ, Y = S E: what is left of G once the range of DᵀE is projected out.
 
     Parameters
@@ -68,8 +68,8 @@ class SchurComplement(AlgebraicOperator):
     def device(self) -> torch.device:
         return self.operator.device
 
-    def prepare(self, products: int) -> None:
-        self.operator.prepare(products)
+    def prepare(self, matvecs: int) -> None:
+        self.operator.prepare(matvecs)
 
     def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.operator @ columns - self.factor @ (self.factor.T @ columns)

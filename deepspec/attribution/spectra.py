@@ -158,14 +158,14 @@ def lanczos_spectrum(
         space = SumOfOrthogonal(operator.projector, space)
         inner = operator.operator
     rest = Compression(inner, space)
-    dimension = rest.size - rest.removed
+    dimension = rest.size - rest.num_removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     products = 0
     causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
         generator = torch.Generator().manual_seed(7919 * (seed + 1) + probe)
         start = torch.randn(rest.size, generator=generator, dtype=torch.float32)
-        start = rest.keep(start.to(rest.device, rest.dtype))
+        start = rest.restrict(start.to(rest.device, rest.dtype))
         if not float(start.norm()):
             continue
         run = lanczos(
@@ -248,6 +248,6 @@ def at_hand(operator: SymmetricOperator) -> Float[Tensor, "m m"] | None:
         return operator.matrix
     if isinstance(operator, Compression) and isinstance(operator.operator, MatrixOperator):
         matrix = operator.operator.matrix
-        left = operator.keep(matrix)
-        return operator.keep(left.T.contiguous())
+        left = operator.restrict(matrix)
+        return operator.restrict(left.T.contiguous())
     return None

@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.softmax import mean_minus_each
-from deepspec.operators import AlgebraicOperator, MatrixOperator
+from deepspec.operators import MatrixOperator, SymmetricOperator
 from deepspec.problem import Problem
 
 COLUMNS_AT_ONCE = 16
 
 
-class GradientGram(AlgebraicOperator):
+class GradientGram(SymmetricOperator):
     """S = D Dᵀ (nC × nC) by products: one Jᵀ r and one J v each, as a product with G.
 
     Row i·C + c' belongs to sample i and cross-class c'.
@@ -68,9 +68,9 @@ class GradientGram(AlgebraicOperator):
         total = problem.probabilities[:, :, None] * scaled.sum(dim=1, keepdim=True)
         return problem.engine.vjp(total - scaled)
 
-    def prepare(self, products: int) -> None:
+    def prepare(self, matvecs: int) -> None:
         """Make ready for many products, as the problem's other operators do."""
-        self.problem.engine.reserve_jacobian(products)
+        self.problem.engine.reserve_jacobian(matvecs)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": "gradient gram", **self.problem.fingerprint()}

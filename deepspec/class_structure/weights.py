@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -127,6 +127,7 @@ class StructureKernel(LogitForm):
     """What the four kernels share: from u to a's and back, around :meth:`amounts`."""
 
     weights: CrossClassWeights
+    words: ClassVar[str]
 
     def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
         differences = self.weights.differences(columns)
@@ -142,11 +143,13 @@ class StructureKernel(LogitForm):
 
     def describe(self) -> str:
         scaled = bool((self.weights.vector_scale != 1).any())
-        return f"{type(self).__name__} ({'icml2019' if scaled else 'jmlr2020'})"
+        return f"{self.words}[icml2019]" if scaled else self.words
 
 
 class BetweenClassKernel(StructureKernel):
     """G_class = Σ_c w_c g_c g_cᵀ ([002] eq. 6.4); G1 of [000] eq. 28."""
+
+    words = "G_class"
 
     def cell_amounts(self, means: Float[Tensor, "C C k"]) -> Float[Tensor, "C C k"]:
         weights = self.weights
@@ -160,6 +163,8 @@ class CrossClassKernel(StructureKernel):
     [002] prints g_{c'} for g_c; with that the four parts would not sum to G.
     """
 
+    words = "G_cross"
+
     def cell_amounts(self, means: Float[Tensor, "C C k"]) -> Float[Tensor, "C C k"]:
         weights = self.weights
         deviations = means - weights.row_means(means)[:, None]
@@ -169,12 +174,16 @@ class CrossClassKernel(StructureKernel):
 class OwnClassKernel(StructureKernel):
     """G_{c=c'} = Σ_c w_{c,c} g_{c,c} g_{c,c}ᵀ ([002] eq. 6.4); G0 of [000] eq. 28."""
 
+    words = "G_own"
+
     def cell_amounts(self, means: Float[Tensor, "C C k"]) -> Float[Tensor, "C C k"]:
         return torch.diag(self.weights.cell.diagonal())[:, :, None] * means
 
 
 class WithinClassKernel(StructureKernel):
     """G_within = Σ w_{i,c'} (g_{i,c'} − g_{c,c'})(·)ᵀ ([002] eq. 6.3); G3 of [000] eq. 23."""
+
+    words = "G_within"
 
     def amounts(self, differences: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
         weights = self.weights

@@ -20,7 +20,7 @@ from deepspec.neural_tangent_kernel.kernel import (
 )
 from deepspec.neural_tangent_kernel.square_roots import half
 from deepspec.operators import Compression, Projector, PullbackOperator, SymmetricOperator
-from deepspec.operators.algebra import range_basis
+from deepspec.operators.projectors import range_basis
 from deepspec.problem import Problem
 from deepspec.storage.checkpoint import load_state, save_state
 
@@ -127,7 +127,7 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
     for projector in projectors:
         removed = _pushed(problem, projector, kernel).to(theta.dtype)
         theta = theta - removed @ removed.T
-    description = operator.kernel.describe() + "".join(" off a subspace" for _ in projectors)
+    description = A.describe()
     if root is not None and root.rows(problem.num_samples, problem.num_classes) <= 2 * len(theta):
         left = _applied(root, problem, theta)
         small = _applied(root, problem, left.T)

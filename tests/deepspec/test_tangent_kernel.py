@@ -257,7 +257,7 @@ def test_a_spectrum_is_saved_and_loaded(tmp_path: Path) -> None:
     spectrum.save(tmp_path / "one")
     again = ExactSpectrum.load(tmp_path / "one")
     assert torch.equal(again.eigenvalues, spectrum.eigenvalues)
-    assert (again.zeros, again.operator) == (spectrum.zeros, "softmax")
+    assert (again.zeros, again.operator) == (spectrum.zeros, "G")
     from deepspec.storage.checkpoint import save_state
 
     save_state(tmp_path / "two", {"kind": "eigenpairs"}, {"values": torch.ones(1)})
@@ -287,5 +287,5 @@ def test_the_kernel_of_another_problem_is_refused() -> None:
 
 def test_only_squares_have_halves() -> None:
     G = GaussNewton(problem_of("mlp"))
-    with pytest.raises(TypeError, match="expected a kernel that is a square, got 2·softmax"):
+    with pytest.raises(TypeError, match="expected a kernel that is a square, got 2·G"):
         _half((2 * G).kernel, torch.zeros(9, 3, 1).double())
