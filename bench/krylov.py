@@ -25,7 +25,6 @@ from bench.timing import once
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem
 from deepspec.krylov import spectral_density, subspace_iteration, top_eigenpairs
 from deepspec.krylov._lanczos import Recurrence
-from deepspec.operators.algebra import AlgebraicOperator
 from deepspec.operators.base import SymmetricOperator
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import mlp
@@ -39,7 +38,7 @@ class Spent(RuntimeError):
     """A contender took more products than it may."""
 
 
-class Counted(AlgebraicOperator):
+class Counted(SymmetricOperator):
     """An operator that counts its products."""
 
     def __init__(self, operator: SymmetricOperator) -> None:
@@ -57,8 +56,8 @@ class Counted(AlgebraicOperator):
     def device(self) -> torch.device:
         return self.operator.device
 
-    def prepare(self, products: int) -> None:
-        self.operator.prepare(products)
+    def prepare(self, matvecs: int) -> None:
+        self.operator.prepare(matvecs)
 
     def _product(self, columns: Tensor) -> Tensor:
         if self.products >= LIMIT:

@@ -21,7 +21,7 @@ from deepspec.class_structure.parts import (
     WithinClass,
 )
 from deepspec.krylov import Estimate, trace
-from deepspec.operators import AlgebraicOperator, Projector
+from deepspec.operators import Projector, SymmetricOperator
 
 MOST_CELLS = 1024
 PRODUCTS_FOR_TRACE = 48
@@ -103,7 +103,7 @@ class _ClassMeansOnly(MeanPart):
         return BetweenClass(self.cells).on_cells(cells) + OwnClass(self.cells).on_cells(cells)
 
 
-def measure_means(array: ClassArray, operator: AlgebraicOperator) -> MeasuredMeans:
+def measure_means(array: ClassArray, operator: SymmetricOperator) -> MeasuredMeans:
     """S times the cell means' directions: C² products, or 2C where C² is above 1,024."""
     cells = array.cells
     complete = len(cells.places) <= MOST_CELLS
@@ -117,7 +117,7 @@ def measure_means(array: ClassArray, operator: AlgebraicOperator) -> MeasuredMea
     return MeasuredMeans(array, basis, image, (matrix + matrix.T) / 2, complete)
 
 
-def times(operator: AlgebraicOperator, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+def times(operator: SymmetricOperator, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
     """S X in float64, exactly so where S is formed."""
     if isinstance(operator, Gram):
         return operator.times(columns)
@@ -125,7 +125,7 @@ def times(operator: AlgebraicOperator, columns: Float[Tensor, "m k"]) -> Float[T
 
 
 def decompose(
-    operator: AlgebraicOperator,
+    operator: SymmetricOperator,
     means: MeasuredMeans,
     convention: str,
     whole_trace: float,
@@ -191,29 +191,18 @@ class _Complement(Projector):
     """I − P, off which what is left is P S P."""
 
     def __init__(self, part: MeanPart) -> None:
+        super().__init__(part.size, part.dtype, part.device)
         self.part = part
 
     @property
     def rank(self) -> int:
         return self.size - self.part.rank
 
-    @property
-    def size(self) -> int:
-        return self.part.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.part.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.part.device
-
     def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return columns - self.part @ columns
 
 
-def total_trace(operator: AlgebraicOperator, seed: int) -> Estimate:
+def total_trace(operator: SymmetricOperator, seed: int) -> Estimate:
     """tr S = tr V: exact where S is formed, else estimated with its standard error."""
     if isinstance(operator, Gram):
         return exactly(operator.trace())

@@ -32,7 +32,7 @@ from deepspec.attribution.verdicts import Finding, judge
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
-from deepspec.operators import AlgebraicOperator, ColumnSpace, GaussNewton, Hessian, Residual
+from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
 
@@ -162,7 +162,7 @@ def _with_edge(pairs: Float[Tensor, " j"], count: int, spectrum: Spectrum) -> Fl
 
 
 def _reaches(
-    operator: AlgebraicOperator, count: int, tol: float, seed: int, edge: float
+    operator: SymmetricOperator, count: int, tol: float, seed: int, edge: float
 ) -> Float[Tensor, " k"]:
     """The largest eigenvalues of an operator that may end below the edge.
 
@@ -173,7 +173,7 @@ def _reaches(
 
 
 def _as_far_as_affordable(
-    operator: AlgebraicOperator, count: int, tol: float, seed: int, edge: float
+    operator: SymmetricOperator, count: int, tol: float, seed: int, edge: float
 ) -> Eigenpairs:
     """Top eigenpairs inside a bulk, where gaps are small: the Ritz pairs after some products."""
     most = STEPS_BEYOND + count
@@ -225,7 +225,7 @@ def parameter_vectors(measured: Measurement) -> Float[Tensor, "p k"]:
 def bulk_energies(
     measured: Measurement,
     problem: Problem,
-    hessian: AlgebraicOperator,
+    hessian: SymmetricOperator,
     outliers: Float[Tensor, "p k"],
 ) -> tuple[float, float, Float[Tensor, " b"]]:
     """‖P A P‖²_F off the top C eigenvectors of Hess, by the same probes for every A.
@@ -289,7 +289,7 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
 
 
 def _spectrum(
-    measured: Measurement, name: str, operator: AlgebraicOperator, pairs: Eigenpairs, count: int
+    measured: Measurement, name: str, operator: SymmetricOperator, pairs: Eigenpairs, count: int
 ) -> Spectrum:
     settings = measured.settings
     if operator.size <= FORMED_UP_TO:
@@ -307,7 +307,7 @@ def _spectrum(
 
 
 def _without_random(
-    hessian: AlgebraicOperator, top: Eigenpairs, count: int, seed: int, draw: int
+    hessian: SymmetricOperator, top: Eigenpairs, count: int, seed: int, draw: int
 ) -> Float[Tensor, " k"]:
     """Lower bounds on the top eigenvalues of Hess ⊘ (a random subspace of rank C)."""
     rank = min(count, hessian.size - 1)

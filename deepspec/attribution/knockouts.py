@@ -22,12 +22,12 @@ from torch import Tensor
 from deepspec.class_structure.gram import Gram, schur_factor
 from deepspec.class_structure.parts import MeanPart
 from deepspec.krylov import top_eigenpairs
-from deepspec.operators import AlgebraicOperator
+from deepspec.operators import SymmetricOperator
 
 LOOSE = 1e-3
 
 
-class SchurComplement(AlgebraicOperator):
+class SchurComplement(SymmetricOperator):
     """S − Y (EᵀY)⁺ Yᵀ, Y = S E: what is left of V once the range of DᵀE is projected out.
 
     Parameters
@@ -47,24 +47,13 @@ class SchurComplement(AlgebraicOperator):
 
     def __init__(
         self,
-        operator: AlgebraicOperator,
+        operator: SymmetricOperator,
         basis: Float[Tensor, "m r"],
         image: Float[Tensor, "m r"],
     ) -> None:
+        super().__init__(operator.size, operator.dtype, operator.device)
         self.operator = operator
         self.factor = schur_factor(basis, image, operator.dtype).to(operator.dtype)
-
-    @property
-    def size(self) -> int:
-        return self.operator.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.operator.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.operator.device
 
     def prepare(self, matvecs: int) -> None:
         self.operator.prepare(matvecs)
@@ -85,7 +74,7 @@ class KnownPairs:
 
 
 def top_values(
-    operator: AlgebraicOperator,
+    operator: SymmetricOperator,
     count: int,
     start: Float[Tensor, "m k"] | None = None,
     tol: float = LOOSE,
@@ -108,7 +97,7 @@ def top_values(
 
 
 def recycled_values(
-    operator: AlgebraicOperator, part: MeanPart, pairs: KnownPairs, count: int
+    operator: SymmetricOperator, part: MeanPart, pairs: KnownPairs, count: int
 ) -> Float[Tensor, " count"]:
     """Lower bounds on the top eigenvalues of (I − P) S (I − P), from the known eigenvectors of S.
 

@@ -20,7 +20,7 @@ from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
 from deepspec.class_structure.rows import SYMBOLS, RowsGram
 from deepspec.krylov import top_eigenpairs
 from deepspec.memory import free_memory
-from deepspec.operators import AlgebraicOperator
+from deepspec.operators import SymmetricOperator
 
 MOST_PLACES = 20
 MOST_OF_FEW = 4
@@ -89,7 +89,7 @@ class Measurement:
 
     array: ClassArray
     settings: Settings
-    operator: AlgebraicOperator
+    operator: SymmetricOperator
     means: MeasuredMeans
     pairs: KnownPairs
     count: int
@@ -173,7 +173,7 @@ def forms_gram(array: ClassArray, settings: Settings) -> bool:
 def measure(array: ClassArray, settings: Settings) -> Measurement:
     """The top eigenpairs of S and the Gram matrix of its means."""
     exact = forms_gram(array, settings)
-    operator: AlgebraicOperator = array.gram if exact else RowsGram(array.rows)
+    operator: SymmetricOperator = array.gram if exact else RowsGram(array.rows)
     if not exact:
         operator.prepare(1000)
     means = measure_means(array, operator)
@@ -247,7 +247,7 @@ def part_free(measured: Measurement, part: Part) -> Float[Tensor, "m k"]:
 def _estimated(
     measured: Measurement,
     label: str,
-    operator: AlgebraicOperator,
+    operator: SymmetricOperator,
     start: Float[Tensor, "m k"],
     count: int,
     *,

@@ -29,7 +29,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from deepspec.krylov import Tridiagonal, lanczos
-from deepspec.operators import AlgebraicOperator
+from deepspec.operators import SymmetricOperator
 
 COUPLED_STEPS = 4
 
@@ -92,8 +92,8 @@ def secular_root(level: float, weight: float, measure: Tridiagonal) -> float:
 
 
 def predict_outliers(
-    gram: AlgebraicOperator,
-    within: AlgebraicOperator,
+    gram: SymmetricOperator,
+    within: SymmetricOperator,
     basis: Float[Tensor, "m r"],
     image: Float[Tensor, "m r"],
     true: Float[Tensor, " k"],
@@ -160,7 +160,7 @@ def _descending(values: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
 
 
 def coupled_values(
-    gram: AlgebraicOperator,
+    gram: SymmetricOperator,
     basis: Float[Tensor, "m r"],
     image: Float[Tensor, "m r"],
     block: Float[Tensor, "m k"],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepspec.attribution.seeding import stream
 from deepspec.krylov import Tridiagonal, lanczos
-from deepspec.operators import AlgebraicOperator, ColumnSpace, Projector
+from deepspec.operators import ColumnSpace, Projector, SymmetricOperator
 
 FORMED_UP_TO = 1000
 
@@ -89,7 +89,7 @@ def exact_spectrum_of(
     )
 
 
-def dense_spectrum(name: str, operator: AlgebraicOperator, top: int) -> Spectrum:
+def dense_spectrum(name: str, operator: SymmetricOperator, top: int) -> Spectrum:
     """All of a small operator's spectrum, by forming it.
 
     One probe's weights are a fair sample of a large spectrum, and of a small one they are not;
@@ -104,7 +104,7 @@ def dense_spectrum(name: str, operator: AlgebraicOperator, top: int) -> Spectrum
 
 def lanczos_spectrum(
     name: str,
-    operator: AlgebraicOperator,
+    operator: SymmetricOperator,
     top: Float[Tensor, " k"],
     vectors: Float[Tensor, "m k"],
     *,
@@ -120,14 +120,14 @@ def lanczos_spectrum(
     removed ([002] Algorithm 3 after Appendix C.8's deflation).
     """
     rest = operator.project_out(ColumnSpace(vectors))
-    dimension = rest.size - rest.removed
+    dimension = rest.size - rest.num_removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     products = 0
     causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
         generator = stream(seed, "density", probe)
         start = torch.randn(rest.size, generator=generator, dtype=torch.float32)
-        start = rest.keep(start.to(rest.device, rest.dtype))
+        start = rest.restrict(start.to(rest.device, rest.dtype))
         if not float(start.norm()):
             continue
         run = lanczos(

@@ -27,7 +27,7 @@ from deepspec.operators import (
     PullbackOperator,
     SymmetricOperator,
 )
-from deepspec.operators.algebra import range_basis
+from deepspec.operators.projectors import range_basis
 from deepspec.operators.pullback import FormCombination, SoftmaxHessian
 from deepspec.problem import Problem
 from deepspec.storage.checkpoint import load_state, save_state
@@ -142,7 +142,7 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
     else:
         values = _of_rows(MatrixGram(rows.conjugate(theta), problem.dtype), terms)
     values = nonzero(values, theta.dtype)
-    description = operator.kernel.describe() + "".join(" off a subspace" for _ in projectors)
+    description = A.describe()
     return ExactSpectrum(values, problem.size - len(values), description)
 
 

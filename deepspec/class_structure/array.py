@@ -14,7 +14,7 @@ from deepspec.class_structure.gram import Gram, descending, form_gram, nonzero
 from deepspec.class_structure.parts import PARTS, CellMeans, MeanPart, Part, part
 from deepspec.class_structure.rows import GradientRows, Rows, TensorRows
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
-from deepspec.operators import AlgebraicOperator
+from deepspec.operators import SymmetricOperator
 from deepspec.problem import Problem
 
 How = Literal["subtraction", "projection"]
@@ -90,12 +90,12 @@ class ClassArray:
         return len(self.cells.weights)
 
     @cached_property
-    def second_moment(self) -> AlgebraicOperator:
+    def second_moment(self) -> SymmetricOperator:
         """V = DᵀD (d × d), by products: G for gradients."""
         return self.rows.form(None)
 
     @cached_property
-    def parts(self) -> dict[str, AlgebraicOperator]:
+    def parts(self) -> dict[str, SymmetricOperator]:
         """V_P = DᵀPD (d × d) for each part, by products.
 
         All but the global mean, which lies inside the class means, add up to V.

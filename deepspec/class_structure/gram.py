@@ -12,22 +12,15 @@ from torch import Tensor
 
 from deepspec.class_structure.rows import Rows
 from deepspec.memory import free_memory
-from deepspec.operators import AlgebraicOperator
+from deepspec.operators import SymmetricOperator
 
 # Beside S or D: what a symmetric transformation, its transpose and the eigenvalue solver take.
 MATRICES = 5
 RowMap = Callable[[Float[Tensor, "m k"]], Float[Tensor, "m k"]]
 
 
-class Gram(AlgebraicOperator):
+class Gram(SymmetricOperator):
     """S = D Dᵀ (m × m), formed, in float64 inside; a symmetric operator in the rows' precision."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._dtype
 
     @abstractmethod
     def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
@@ -48,7 +41,7 @@ class Gram(AlgebraicOperator):
     @property
     def rounding(self) -> float:
         """m ε of the largest eigenvalue: below that what a knockout leaves is zero."""
-        return rounding(self.eigenvalues, self._dtype)
+        return rounding(self.eigenvalues, self.dtype)
 
     @abstractmethod
     def _eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "m r"]]: ...
@@ -90,16 +83,8 @@ class MatrixGram(Gram):
     """S itself, where there are fewer rows than entries in a vector."""
 
     def __init__(self, matrix: Float[Tensor, "m m"], dtype: torch.dtype) -> None:
-        super().__init__(dtype)
+        super().__init__(len(matrix), dtype, matrix.device)
         self.matrix = matrix
-
-    @property
-    def size(self) -> int:
-        return len(self.matrix)
-
-    @property
-    def device(self) -> torch.device:
-        return self.matrix.device
 
     def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.matrix @ columns.double()
@@ -120,7 +105,7 @@ class MatrixGram(Gram):
     def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " m"]:
         if not basis.shape[1]:
             return self.eigenvalues
-        factor = schur_factor(basis.double(), self.times(basis), self._dtype)
+        factor = schur_factor(basis.double(), self.times(basis), self.dtype)
         return descending(self.matrix - factor @ factor.T)
 
     def state(self) -> dict[str, Tensor]:
@@ -134,16 +119,8 @@ class FactorGram(Gram):
     """S = D Dᵀ by D, where vectors are shorter than there are rows: everything is d × d."""
 
     def __init__(self, factor: Float[Tensor, "m d"], dtype: torch.dtype) -> None:
-        super().__init__(dtype)
+        super().__init__(len(factor), dtype, factor.device)
         self.factor = factor
-
-    @property
-    def size(self) -> int:
-        return len(self.factor)
-
-    @property
-    def device(self) -> torch.device:
-        return self.factor.device
 
     def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.factor @ (self.factor.T @ columns.double())
@@ -166,7 +143,7 @@ class FactorGram(Gram):
         lengths = means.norm(dim=0)
         unit = means / torch.where(lengths > 0, lengths, 1.0)
         left, singular, _ = torch.linalg.svd(unit, full_matrices=False)
-        level = 100 * max(1, len(lengths)) * torch.finfo(self._dtype).eps
+        level = 100 * max(1, len(lengths)) * torch.finfo(self.dtype).eps
         span = left[:, singular.square() > level * singular.square().amax()]
         off = self.factor - (self.factor @ span) @ span.T
         return descending(off.T @ off)

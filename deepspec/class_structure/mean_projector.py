@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.class_structure.mean_columns import MeanColumns
-from deepspec.operators.algebra import Projector
 from deepspec.operators.on_problem import ProblemOperator
+from deepspec.operators.projectors import Projector
 from deepspec.operators.pullback import LogitForm
 from deepspec.problem import Problem
 

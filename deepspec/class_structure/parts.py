@@ -33,19 +33,8 @@ class Part(Projector):
     name: ClassVar[str]
 
     def __init__(self, cells: Cells) -> None:
+        super().__init__(cells.size, cells.dtype, cells.share.device)
         self.cells = cells
-
-    @property
-    def size(self) -> int:
-        return self.cells.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.cells.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.cells.share.device
 
     def describe(self) -> str:
         return f"P_{self.name}"

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepspec.class_structure.parts import Part
 from deepspec.classifier.softmax import mean_minus_each, mean_minus_each_transposed
 from deepspec.neural_tangent_kernel import tangent_kernel
-from deepspec.operators import AlgebraicOperator, GaussNewton, LogitForm, PullbackOperator
+from deepspec.operators import GaussNewton, LogitForm, PullbackOperator, SymmetricOperator
 from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
 
@@ -50,7 +50,7 @@ class Rows(ABC):
     def fingerprint(self) -> dict[str, str | int | float]:
         """What tells these rows from others."""
 
-    def form(self, part: Part | None) -> AlgebraicOperator:
+    def form(self, part: Part | None) -> SymmetricOperator:
         """DᵀPD on vectors of length d, or DᵀD where there is no P."""
         return RowsForm(self, part)
 
@@ -186,7 +186,7 @@ class GradientRows(Rows):
         )
         return (found + found.T) / 2
 
-    def form(self, part: Part | None) -> AlgebraicOperator:
+    def form(self, part: Part | None) -> SymmetricOperator:
         if part is None:
             return GaussNewton(self.problem)
         return PullbackOperator(self.problem, PartForm(self.directions, part))
@@ -202,23 +202,12 @@ class GradientRows(Rows):
         return "G"
 
 
-class RowsForm(AlgebraicOperator):
+class RowsForm(SymmetricOperator):
     """DᵀPD, on vectors of length d."""
 
     def __init__(self, rows: Rows, part: Part | None) -> None:
+        super().__init__(rows.width, rows.dtype, rows.device)
         self.rows, self.part = rows, part
-
-    @property
-    def size(self) -> int:
-        return self.rows.width
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.rows.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.rows.device
 
     def _product(self, columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
         seen = self.rows.matmul(columns)
@@ -235,7 +224,7 @@ class RowsForm(AlgebraicOperator):
         return {"form": self.describe(), **self.rows.fingerprint()}
 
 
-class RowsGram(AlgebraicOperator):
+class RowsGram(SymmetricOperator):
     """S = D Dᵀ (m × m) by products: one Dᵀ x and one D v each, as a product with V.
 
     >>> model = torch.nn.Linear(2, 2)
@@ -246,19 +235,8 @@ class RowsGram(AlgebraicOperator):
     """
 
     def __init__(self, rows: Rows) -> None:
+        super().__init__(rows.size, rows.dtype, rows.device)
         self.rows = rows
-
-    @property
-    def size(self) -> int:
-        return self.rows.size
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.rows.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.rows.device
 
     def prepare(self, matvecs: int) -> None:
         self.rows.prepare(matvecs)

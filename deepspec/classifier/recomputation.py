@@ -33,6 +33,6 @@ def without_recomputation() -> Iterator[None]:
         "CheckpointFunction": _Direct,
         "_checkpoint_without_reentrant_generator": _nothing_around,
     }
-    known = {name: part for name, part in parts.items() if hasattr(checkpoint, name)}
+    known: dict[str, Any] = {name: part for name, part in parts.items() if hasattr(checkpoint, name)}
     with patch.multiple(checkpoint, **known):
         yield

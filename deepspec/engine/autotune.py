@@ -168,11 +168,7 @@ class Autotuner:
             fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
             ways = {"one by one": partial(batch.jvp_one_by_one, few)}
             reverse = isinstance(batch, ReverseJacobian)
-            if (
-                fitting >= few.shape[1]
-                and not reverse
-                and _agrees_together(batch, few)
-            ):
+            if fitting >= few.shape[1] and not reverse and _agrees_together(batch, few):
                 ways["together"] = partial(batch.jvp_together, few)
             self.plan[name] = fitting if fastest(ways, few.device) == "together" else 1
         return int(self.plan[name])

@@ -8,15 +8,21 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from deepspec.operators._contract import check_space
 from deepspec.operators.base import SymmetricOperator
 
 
 def check_operator(A: SymmetricOperator) -> None:
-    """Raise TypeError unless A is an operator, with the remedy."""
+    """Raise unless A is an operator with something in it, with the remedy."""
     if not isinstance(A, SymmetricOperator):
         raise TypeError(
             f"expected a symmetric operator, got {type(A).__name__}; wrap a matrix as "
             "deepspec.MatrixOperator(M)"
+        )
+    check_space(A)
+    if A.size == 0:
+        raise ValueError(
+            f"expected an operator of at least one row, got {A!r}; it has no eigenvalues"
         )
 
 

@@ -17,8 +17,8 @@ from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import dimension, normal_vector, resolve_seed
 from deepspec.krylov._progress import progress
 from deepspec.krylov.tridiagonal import Tridiagonal
-from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.compression import Compression
 from deepspec.storage.checkpoint import Checkpoint, as_tensor
 
 Reorthogonalize = Literal["none", "full"]
@@ -47,7 +47,7 @@ class Recurrence:
         self._multiply: Callable[[Tensor], Tensor] = (
             A.operator.__matmul__ if isinstance(A, Compression) else A.__matmul__
         )
-        self._keep = A.keep if isinstance(A, Compression) else None
+        self._keep = A.restrict if isinstance(A, Compression) else None
         self._scale = 0.0
 
     @property
@@ -167,7 +167,7 @@ def lanczos(
         subspace is followed by a random direction orthogonal to it, with β = 0: so p steps
         give every eigenvalue, repeated ones too, and the weights stay those of ``start``.
     start
-        v, of any length but 0. What a :class:`~deepspec.operators.algebra.Compression` removed is
+        v, of any length but 0. What a :class:`~deepspec.operators.Compression` removed is
         taken out of it.
     seed, generator
         Where those random directions come from.
@@ -220,14 +220,14 @@ def _unit(A: SymmetricOperator, start: Tensor) -> Tensor:
     vector = start / torch.linalg.vector_norm(start, math.inf)
     if isinstance(A, Compression):
         length = inner(vector, vector) ** 0.5
-        vector = A.keep(vector)
+        vector = A.restrict(vector)
         left = inner(vector, vector) ** 0.5
         if left <= 100 * torch.finfo(A.dtype).eps * length:
             raise ValueError(
                 "expected a start with a part in what the compression left, got one in the range "
                 "that it removed; start from another vector, such as a random one"
             )
-        vector = A.keep(vector / left)
+        vector = A.restrict(vector / left)
     return vector.div_(inner(vector, vector) ** 0.5)
 
 

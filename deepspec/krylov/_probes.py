@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deepspec.krylov._arguments import check_whole
 from deepspec.krylov._inner import inner
-from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.compression import Compression
 
 
 def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
@@ -58,15 +58,15 @@ def unit_probe(A: SymmetricOperator, seed: int, index: int) -> Float[Tensor, " p
     """
     vector = normal_vector(A, seed, index)
     if isinstance(A, Compression):
-        if A.removed >= A.size:
+        if A.num_removed >= A.size:
             raise ValueError(
                 f"expected an operator with something left in it, got a compression that removed "
                 f"all of its {A.size} dimensions"
             )
-        vector = A.keep(A.keep(vector))
+        vector = A.restrict(A.restrict(vector))
     return vector.div_(inner(vector, vector) ** 0.5)
 
 
 def dimension(A: SymmetricOperator) -> int:
     """How many eigenvalues of A mean something: p, less what a compression removed."""
-    return A.size - (A.removed if isinstance(A, Compression) else 0)
+    return A.size - (A.num_removed if isinstance(A, Compression) else 0)

@@ -27,7 +27,7 @@ class Eigenpairs:
         10 ε ‖A‖, which is what the products' rounding may hide.
     products
         How many products with A they cost.
-    missed
+    miss_probability
         A bound on the probability that an eigenvalue that belongs here was missed (another copy
         of a repeated one, say): see :func:`top_eigenpairs`. Small where a gap follows the pairs;
         1 where none does, as inside a bulk: that says that nothing was shown, not that
@@ -38,11 +38,12 @@ class Eigenpairs:
     vectors: Float[Tensor, "p k"]
     residuals: Float[Tensor, " k"]
     products: int
-    missed: float = math.nan
+    miss_probability: float = math.nan
 
     def save(self, folder: str | Path) -> None:
         """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        manifest = {"kind": "eigenpairs", "products": self.products, "missed": repr(self.missed)}
+        missed = repr(self.miss_probability)
+        manifest = {"kind": "eigenpairs", "products": self.products, "miss_probability": missed}
         arrays = {"values": self.values, "vectors": self.vectors, "residuals": self.residuals}
         save_state(Path(folder), manifest, arrays)
 
@@ -63,7 +64,7 @@ class Eigenpairs:
             arrays["vectors"],
             arrays["residuals"],
             manifest["products"],
-            float(manifest["missed"]),
+            float(manifest["miss_probability"]),
         )
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from deepspec.krylov._arguments import not_finite
 from deepspec.krylov._inner import pieces
-from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.compression import Compression
 
 
 class SearchSpace:
@@ -43,7 +43,7 @@ class SearchSpace:
         self._multiply: Callable[[Tensor], Tensor] = (
             A.operator.__matmul__ if isinstance(A, Compression) else A.__matmul__
         )
-        self._keep = A.keep if isinstance(A, Compression) else None
+        self._keep = A.restrict if isinstance(A, Compression) else None
 
     @property
     def full(self) -> bool:

@@ -14,8 +14,8 @@ from deepspec.krylov._probes import dimension, normal_vector
 from deepspec.krylov._progress import progress
 from deepspec.krylov._results import Eigenpairs, NotConverged
 from deepspec.krylov._search_space import SearchSpace
-from deepspec.operators.algebra import Compression
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.compression import Compression
 from deepspec.storage.checkpoint import Checkpoint
 
 # Told to the operator before a search starts; how many there will be is not known then.
@@ -175,7 +175,7 @@ class Search:
             whole = float((self.space.operator.operator @ probe).norm())
             allowed = float(pairs.residuals.sum()) + self._noise(whole)
         checked = Eigenpairs(
-            pairs.values, pairs.vectors, pairs.residuals, pairs.products + 1, pairs.missed
+            pairs.values, pairs.vectors, pairs.residuals, pairs.products + 1, pairs.miss_probability
         )
         if found <= allowed:
             return checked

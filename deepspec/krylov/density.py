@@ -37,7 +37,7 @@ def spectral_density(
     φ(t) = (1/n) Σ_l Σ_m w_{l,m} g_σ(t − θ_{l,m}) ([002], Algorithm 3): Gaussian bumps at the Ritz
     values of FastLanczos runs from n random directions, with the papers' defaults. Their
     Normalization (Algorithm 4) is taken from the first 32 steps of the first run, at no cost.
-    What a :class:`~deepspec.operators.algebra.Compression` removed is left out: its probes stay off
+    What a :class:`~deepspec.operators.Compression` removed is left out: its probes stay off
     it, and the density is that of the eigenvalues that remain.
 
     In float32 the Ritz values carry the rounding of the products, about ε‖A‖ each: on the same

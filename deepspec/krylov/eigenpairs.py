@@ -51,11 +51,11 @@ def top_eigenpairs(
     it leads to a pair that belongs among the k, the search goes on. If not, the probability of
     that under "one was missed" is at most 1.648 √p exp(−√ε' (2q − 1)) (Kuczyński and
     Woźniakowski, 1992, Theorem 4.2: q products, ε' the gap to the k-th value relative to the
-    spread); this is :attr:`Eigenpairs.missed`. It is followed until that is below 1 %, or for a
-    sixth of the products so far (at least 6), whichever is sooner. So copies are not lost where a
-    gap follows the pairs. Where none does (k ends inside a bulk or between near values) the
-    second limit ends it, ``missed`` is near 1, and the last values may be of fewer copies than A
-    has: to rule that out takes about as many products again, so it is left to the caller: a
+    spread); this is :attr:`Eigenpairs.miss_probability`. It is followed until that is below 1 %,
+    or for a sixth of the products so far (at least 6), whichever is sooner. So copies are not lost
+    where a gap follows the pairs. Where none does (k ends inside a bulk or between near values) the
+    second limit ends it, ``miss_probability`` is near 1, and the last values may be of fewer copies
+    than A has: to rule that out takes about as many products again, so it is left to the caller: a
     larger ``k``, up to the next gap, or the same search on ``A.deflate(pairs)``, whose largest
     value must lie below these.
 

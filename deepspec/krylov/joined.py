@@ -16,7 +16,7 @@ from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.density import spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
-from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.base import SymmetricOperator
 from deepspec.storage.checkpoint import load_state, save_state
 
 
@@ -96,7 +96,7 @@ class JoinedSpectrum:
 
 
 def joined_spectrum(
-    A: AlgebraicOperator,
+    A: SymmetricOperator,
     k: int = 10,
     steps: int = 128,
     probes: int = 1,

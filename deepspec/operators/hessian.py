@@ -15,7 +15,7 @@ from deepspec.operators.on_problem import ProblemOperator, require_problem
 from deepspec.problem import Problem
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SecondDerivative(ProblemOperator):
     """∇²φ(θ) for φ a sum over samples of a function of each one's logits."""
 
@@ -35,16 +35,16 @@ class SecondDerivative(ProblemOperator):
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         return self.problem.engine.hvp(self._kind, self.logit_gradient, columns)
 
-    def prepare(self, products: int) -> None:
+    def prepare(self, matvecs: int) -> None:
         """Make ready for many products: hold what pays and fits the memory budget."""
-        self.problem.engine.reserve_hessian(self._kind, self.logit_gradient, products)
+        self.problem.engine.reserve_hessian(self._kind, self.logit_gradient, matvecs)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"operator": self._kind, **self.problem.fingerprint()}
 
 
 class Hessian(SecondDerivative):
-    """Hess = ∂²/∂θ² of the mean cross-entropy ([002] §2); weight decay is not part of it.
+    """Hess = ∂²/∂θ² of the mean cross-entropy (Papyan, 2020, §2); weight decay is not part of it.
 
     >>> model = torch.nn.Linear(1, 2, bias=False)
     >>> _ = torch.nn.init.zeros_(model.weight)
@@ -53,6 +53,9 @@ class Hessian(SecondDerivative):
     tensor([[ 1., -1.],
             [-1.,  1.]])
     """
+
+    def describe(self) -> str:
+        return "Hess"
 
     def logit_gradient(self, rows: slice) -> LogitGradient:
         problem = self.problem
@@ -67,10 +70,14 @@ class Hessian(SecondDerivative):
 
 
 class Residual(SecondDerivative):
-    """E = Hess − G = Σ_i,c' (p_i − y_i)_c' ∇²f_i,c' / n ([002] eq. 5.2; "H" in [000] and [001]).
+    """E = Hess − G = Σ_i,c' (p_i − y_i)_c' ∇²f_i,c' / n (Papyan, 2020, eq. 5.2;
+    "H" in his papers of 2018 and 2019).
 
     The Hessian of Σ_i ⟨p_i − y_i, f_i⟩/n with p held fixed, so nothing is subtracted.
     """
+
+    def describe(self) -> str:
+        return "E"
 
     def logit_gradient(self, rows: slice) -> LogitGradient:
         fixed = (self.problem.residuals[rows] / self.problem.num_samples).to(self.dtype)

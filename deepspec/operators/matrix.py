@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.operators.algebra import Shaped
+from deepspec.operators._contract import check_columns
 from deepspec.operators.base import SymmetricOperator
 
 
-@dataclass(frozen=True, eq=False)
-class MatrixOperator(Shaped):
-    """A symmetric matrix that is at hand in full.
+class MatrixOperator(SymmetricOperator):
+    """A dense symmetric matrix M as a linear operator.
 
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 1.0])))
     >>> (2 * A) @ torch.tensor([1.0, 1.0])
@@ -23,26 +21,27 @@ class MatrixOperator(Shaped):
 
     Raises
     ------
+    TypeError
+        If the matrix is not a floating-point tensor.
     ValueError
-        If the matrix is not square or not symmetric to rounding.
+        If the matrix is empty, not square, not finite or not symmetric to rounding.
     """
 
-    matrix: Float[Tensor, "p p"]
-
-    def __post_init__(self) -> None:
-        matrix = self.matrix
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    def __init__(self, matrix: Float[Tensor, "p p"]) -> None:
+        check_columns(matrix, "a matrix")
+        if matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
             raise ValueError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
         tolerance = 100 * torch.finfo(matrix.dtype).eps * float(matrix.abs().max())
         if float((matrix - matrix.T).abs().max()) > tolerance:
             raise ValueError("expected a symmetric matrix; pass (M + M.T) / 2 if that is meant")
+        super().__init__(matrix.shape[0], matrix.dtype, matrix.device)
+        self.matrix = matrix.detach()
 
-    @property
-    def _like(self) -> SymmetricOperator | Tensor:
-        return self.matrix
+    def describe(self) -> str:
+        return "matrix"
 
     def fingerprint(self) -> dict[str, str | int | float]:
-        digest = hashlib.sha256(self.matrix.detach().cpu().contiguous().numpy().tobytes())
+        digest = hashlib.sha256(self.matrix.cpu().contiguous().numpy().tobytes())
         return {**self._identity(), "matrix": digest.hexdigest()}
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:

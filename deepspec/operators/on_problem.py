@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.base import SymmetricOperator
 from deepspec.problem import Problem
 
 
@@ -19,7 +19,7 @@ def require_problem(problem: object) -> None:
         )
 
 
-class ProblemOperator(AlgebraicOperator):
+class ProblemOperator(SymmetricOperator):
     """A symmetric operator on the parameters of a problem."""
 
     problem: Problem

@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.softmax import mean_minus_each
-from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators._contract import check_factor
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.combination import sum_in_words
 from deepspec.operators.on_problem import ProblemOperator, require_problem
 from deepspec.problem import Problem
 
@@ -25,7 +26,7 @@ class LogitForm(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """What the kernel is, for manifests and errors."""
+        """What JᵀKJ is, in a few words or a formula: for reprs, fingerprints and errors."""
 
 
 class PerSampleForm(LogitForm):
@@ -41,7 +42,10 @@ class PerSampleForm(LogitForm):
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxHessian(PerSampleForm):
-    """∂²(mean cross-entropy)/∂(logits)²: (diag p_i − p_i p_iᵀ)/n on sample i ([002] eq. 5.1)."""
+    """∂²(mean cross-entropy)/∂(logits)²: (diag p_i − p_i p_iᵀ)/n on sample i.
+
+    Papyan (2020), eq. 5.1.
+    """
 
     probabilities: Float[Tensor, "n C"]
 
@@ -50,7 +54,7 @@ class SoftmaxHessian(PerSampleForm):
         return -p[:, :, None] * mean_minus_each(p, columns) / len(self.probabilities)
 
     def describe(self) -> str:
-        return "softmax"
+        return "G"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ class FormCombination(LogitForm):
         return total
 
     def describe(self) -> str:
-        return " + ".join(f"{factor:g}·{kernel.describe()}" for factor, kernel in self.terms)
+        return sum_in_words((factor, kernel.describe()) for factor, kernel in self.terms)
 
 
 class PerSampleCombination(FormCombination, PerSampleForm):
@@ -92,7 +96,7 @@ def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
     return (PerSampleCombination if rowwise else FormCombination)(tuple(flat))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PullbackOperator(ProblemOperator):
     """JᵀKJ, J = ∂f/∂θ the Jacobian of all logits, K a kernel on logit space.
 
@@ -105,38 +109,41 @@ class PullbackOperator(ProblemOperator):
     problem: Problem
     kernel: LogitForm
 
+    def describe(self) -> str:
+        return self.kernel.describe()
+
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if isinstance(self.kernel, PerSampleForm):
             return self.problem.engine.per_sample_pullback_product(self.kernel.on_rows, columns)
         return self.problem.engine.pullback_product(self.kernel, columns)
 
-    def prepare(self, products: int) -> None:
+    def prepare(self, matvecs: int) -> None:
         """Make ready for many products: hold what pays and fits the memory budget."""
-        self.problem.engine.reserve_jacobian(products)
+        self.problem.engine.reserve_jacobian(matvecs)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"kernel": self.kernel.describe(), **self.problem.fingerprint()}
 
-    def __add__(self, other: SymmetricOperator) -> AlgebraicOperator:
+    def __add__(self, other: SymmetricOperator) -> SymmetricOperator:
         if isinstance(other, PullbackOperator) and other.problem is self.problem:
             kernel = combine((1.0, self.kernel), (1.0, other.kernel))
             return PullbackOperator(self.problem, kernel)
         return super().__add__(other)
 
-    def __sub__(self, other: SymmetricOperator) -> AlgebraicOperator:
+    def __sub__(self, other: SymmetricOperator) -> SymmetricOperator:
         if isinstance(other, PullbackOperator) and other.problem is self.problem:
             kernel = combine((1.0, self.kernel), (-1.0, other.kernel))
             return PullbackOperator(self.problem, kernel)
         return super().__sub__(other)
 
-    def __mul__(self, factor: float) -> AlgebraicOperator:
-        return PullbackOperator(self.problem, combine((float(factor), self.kernel)))
+    def __mul__(self, factor: float) -> SymmetricOperator:
+        return PullbackOperator(self.problem, combine((check_factor(factor), self.kernel)))
 
 
 class GaussNewton(PullbackOperator):
     """G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Gauss-Newton or Fisher matrix.
 
-    [002] eq. 5.1.
+    Papyan (2020), eq. 5.1.
 
     >>> model = torch.nn.Linear(2, 2)
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)

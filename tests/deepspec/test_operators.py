@@ -49,7 +49,7 @@ def test_hessian_gauss_newton_and_residual_are_what_they_are_defined_to_be(
         (GaussNewton(problem), gauss_newton),
         (Residual(problem), hess - gauss_newton),
     ]:
-        operator.prepare(products=1)
+        operator.prepare(matvecs=1)
         assert relative(operator.to_dense(), dense) < 1e-10
     for held in ("jacobian", "hessian", "residual"):
         assert (problem.plan[f"{held}: batches held"] > 0) == (budget > 0)
@@ -65,7 +65,7 @@ def test_every_part_is_what_it_is_defined_to_be(
     parts = ClassStructure(problem, convention).named()
     dense = oracles.parts_of_g(model, features, labels, convention)
     hold(problem, way)
-    GaussNewton(problem).prepare(products=1)
+    GaussNewton(problem).prepare(matvecs=1)
     scale = oracles.gauss_newton(model, features).abs().max()
     for name in NAMES:
         error = (parts[name].to_dense() - dense[name]).abs().max() / scale

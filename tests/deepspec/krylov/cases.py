@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepspec.operators.algebra import AlgebraicOperator
+from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.matrix import MatrixOperator
 
 
@@ -42,7 +42,7 @@ def rotated(values: Tensor, dtype: torch.dtype = torch.float64, seed: int = 0) -
     return MatrixOperator(((matrix + matrix.T) / 2).to(dtype))
 
 
-class Diagonal(AlgebraicOperator):
+class Diagonal(SymmetricOperator):
     """diag(d): for spectra in quantity, and to count or spoil products."""
 
     def __init__(self, diagonal: Tensor) -> None:

@@ -18,7 +18,7 @@ from deepspec.krylov import (
     top_eigenpairs,
 )
 from deepspec.krylov._smearing import bump_width
-from deepspec.operators.algebra import ColumnSpace
+from deepspec.operators.projectors import ColumnSpace
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, rotated
 
 

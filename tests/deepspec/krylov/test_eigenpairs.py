@@ -6,8 +6,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from deepspec.krylov import Eigenpairs, NotConverged, subspace_iteration, top_eigenpairs
-from deepspec.operators.algebra import ColumnSpace
 from deepspec.operators.matrix import MatrixOperator
+from deepspec.operators.projectors import ColumnSpace
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, normal, rotated
 
 
@@ -60,14 +60,14 @@ def test_copies_are_not_lost(copies: int) -> None:
     for seed in range(5):
         pairs = top_eigenpairs(Diagonal(spectrum), copies, seed=seed)
         assert (pairs.values - 3).abs().max() < 1e-9
-        assert pairs.missed < 0.01
+        assert pairs.miss_probability < 0.01
 
 
 def test_copies_without_a_gap_after_them_are_not_vouched_for() -> None:
     """Tenfold values a hundredth apart: no small number of products rules out a missed copy."""
     spectrum = torch.linspace(0, 1, 100, dtype=torch.float64).repeat_interleave(10)
     pairs = top_eigenpairs(Diagonal(spectrum), 2, seed=0)
-    assert pairs.missed > 0.5
+    assert pairs.miss_probability > 0.5
     assert float(top_eigenpairs(Diagonal(spectrum).deflate(pairs), 1).values[0]) > 1 - 1e-9
 
 
@@ -167,7 +167,7 @@ def test_what_was_removed_is_never_found_again(sign: int, dtype: torch.dtype) ->
 def test_more_than_there_are_gives_all() -> None:
     pairs = top_eigenpairs(rotated(eigenvalues("multiplicities")), 100)
     assert (pairs.values.flip(0) - eigenvalues("multiplicities")).abs().max() < 1e-10
-    assert pairs.missed == 0
+    assert pairs.miss_probability == 0
 
 
 def test_running_out_of_products_is_an_error_with_the_pairs() -> None:
@@ -221,4 +221,4 @@ def test_saved_and_loaded(tmp_path) -> None:
     again = Eigenpairs.load(tmp_path / "pairs")
     assert torch.equal(again.values, pairs.values)
     assert torch.equal(again.vectors, pairs.vectors)
-    assert (again.products, again.missed) == (pairs.products, pairs.missed)
+    assert (again.products, again.miss_probability) == (pairs.products, pairs.miss_probability)

@@ -15,7 +15,7 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
-from deepspec.operators.algebra import ColumnSpace
+from deepspec.operators.projectors import ColumnSpace
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, rotated
 
 BROAD = {
