@@ -48,10 +48,29 @@ def require_dependence(functions: Iterable[LogitFunction]) -> None:
     if first is None:
         return
     kept = loose_tensors(first.model)
-    if missing:
-        _explain(first, [name for name in first.space.names if name in missing])
+    outside = [slot for slot in kept if isinstance(slot.tensor, nn.Parameter)]
+    if outside:
+        warnings.warn(
+            f"{len(outside)} parameters in {outside[0].name} are no part of θ, for the model has "
+            "not registered them and no optimizer was given them; keep modules in nn.ModuleList "
+            "and parameters in nn.ParameterList",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    names = [name for name in first.space.names if name in missing]
+    if names:
+        _require_missing_in_training(first, names)
     if kept:
         _require_fresh(first.head(min(2, first.samples)), kept)
+    if names:
+        merged = [n for n, m in first.model.named_modules() if getattr(m, "merged", 0) is True]
+        hint = f" ({merged[0] or 'the model'} says that it is merged)" if merged else ""
+        warnings.warn(
+            f"the logits do not depend on {_listed(names)}: zero rows in every matrix. If they "
+            f"should, {CUT} may have cut it off{hint}; else leave it out with select=",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def unreached(function: LogitFunction) -> set[str]:
@@ -64,27 +83,23 @@ def unreached(function: LogitFunction) -> set[str]:
     return {name for key, name in names.items() if key not in found}
 
 
-def _explain(function: LogitFunction, missing: list[str]) -> None:
-    shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+def _require_missing_in_training(function: LogitFunction, missing: list[str]) -> None:
     fresh = _renewed(function, training=True)
     try:
-        back = set(missing) - unreached(fresh) if fresh is not None else set()
+        still = unreached(fresh) if fresh is not None else set(missing)
     except Exception:  # any model may fail in training mode on two samples; that tells nothing
-        back = set()
+        return
+    back = [name for name in missing if name not in still]
     if back:
         raise ValueError(
-            f"expected logits that depend on every parameter, but on {shown} they do in training "
-            f"mode and not in eval mode: {CUT} may have cut it off; {REFRESH}, or leave it out of "
-            "θ with select=lambda name, parameter: ..."
+            f"expected logits that depend on every parameter, but on {_listed(back)} they do in "
+            f"training mode and not in eval mode: {CUT} may have cut it off; {REFRESH}, or leave "
+            "it out of θ with select=lambda name, parameter: ..."
         )
-    merged = [n for n, m in function.model.named_modules() if getattr(m, "merged", False) is True]
-    hint = f" ({merged[0]} says that it is merged)" if merged else ""
-    warnings.warn(
-        f"the logits do not depend on {shown}: zero rows in every matrix. If they should, {CUT} "
-        f"may have cut it off{hint}; else leave it out with select=",
-        RuntimeWarning,
-        stacklevel=5,
-    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _require_fresh(function: LogitFunction, kept: list[Slot]) -> None:

@@ -305,6 +305,13 @@ def _with_arrays(sample: Any) -> Any:
     return _as_tensor(sample) if isinstance(sample, np.ndarray) else sample
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, or rows of rows of them."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return isinstance(value, int | float)
+
+
 def _as_inputs(inputs: Any) -> Any:
     """Inputs with arrays as tensors; in a mapping anything may stand, elsewhere only tensors."""
     if isinstance(inputs, Mapping):
@@ -312,13 +319,12 @@ def _as_inputs(inputs: Any) -> Any:
     if _is_array(inputs):
         return _as_tensor(inputs)
     if isinstance(inputs, tuple | list) and not hasattr(inputs, "_fields") and len(inputs):
-        if all(_is_array(part) or isinstance(part, tuple | list | Mapping) for part in inputs):
+        if _is_plain(inputs):
+            numbers = np.asarray(inputs)
+            if numbers.dtype != object:
+                return _as_tensor(numbers)
+        elif all(_is_array(part) or isinstance(part, tuple | list | Mapping) for part in inputs):
             return tuple(map(_as_inputs, inputs))
-        try:
-            # Rows of plain numbers.
-            return torch.tensor(inputs)
-        except (TypeError, ValueError):
-            pass
     kind = type(inputs).__name__
     raise TypeError(
         f"expected tensors as the model's input, got {kind}; give a dataset or a collate_fn that "

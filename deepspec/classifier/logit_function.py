@@ -87,7 +87,6 @@ class LogitFunction:
                 stack.enter_context(_differentiable_kernels())
                 stack.enter_context(as_it_was(self.model, tensors))
                 output = functional_call(self.model, tensors, args, kwargs)
-                return logits_of(output, self.logits)
         # PyTorch's own refusals, which a caller may know a way around, stay as they are.
         except (RuntimeError, NotImplementedError):
             raise
@@ -96,6 +95,7 @@ class LogitFunction:
                 f"expected {type(self.model).__name__} to run on {self.place}, but it raised "
                 f"{raised(error)}"
             ) from error
+        return logits_of(output, self.logits)
 
     @property
     def place(self) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from deepspec.classifier.failures import raised
+
 Where = str | int | Callable[[Any], Tensor] | None
 
 
@@ -42,7 +44,16 @@ def logits_of(output: Any, where: Where) -> Any:
             return output.get("logits", output)
         return getattr(output, "logits", output)
     if callable(where):
-        return where(output)
+        try:
+            return where(output)
+        # What PyTorch does not do here it may do otherwise; the caller knows how.
+        except (RuntimeError, NotImplementedError):
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"expected logits= to find the logits in {kind_of(output)}, but it raised "
+                f"{raised(error)}"
+            ) from error
     try:
         if isinstance(where, str) and not isinstance(output, Mapping):
             return getattr(output, where)
