@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
@@ -12,12 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deepspec.classifier.batches import Batches, move
+from deepspec.classifier.arguments import as_memory_budget, as_model, as_num_classes
+from deepspec.classifier.batches import Batches
 from deepspec.classifier.checks import logits_and_labels, require_repeatable
+from deepspec.classifier.dependence import require_dependence
+from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
+from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.softmax import softmax_residual
+from deepspec.classifier.trees import move
 from deepspec.engine.engine import Engine, refuse_autocast
 
 
@@ -32,8 +36,10 @@ class Problem:
     ----------
     model
         Maps a batch of inputs to logits (batch, C), as a tensor or as ``output.logits``.
+        Compiled models are taken as they were before ``torch.compile``.
     data
-        ``(X, y)`` tensors, a Dataset, or a DataLoader that does not shuffle.
+        ``(X, y)`` tensors or arrays, a Dataset or list of samples, or a DataLoader that does not
+        shuffle; see :class:`deepspec.classifier.batches.Batches`.
     num_classes
         C, to check the model against; by default what the model returns.
     batch_size
@@ -47,7 +53,11 @@ class Problem:
         What may be kept between products: bytes (int) or a share of the free memory (float).
         With 0 only one batch's graph exists at a time. Results agree to rounding.
     verify
-        Compare two passes over the data, and forward with reverse mode, before any work.
+        Compare two passes over the data, and forward with reverse mode, and see that the logits
+        depend on every tensor of θ, before any work.
+    logits
+        Where the logits are in what the model returns, if neither that itself nor ``.logits``: a
+        key, an index, or a function of the output.
 
     >>> model = nn.Linear(2, 3)
     >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
@@ -74,16 +84,12 @@ class Problem:
         select: Callable[[str, nn.Parameter], bool] | None = None,
         memory_budget: int | float = 0.25,
         verify: bool = True,
+        logits: Where = None,
     ) -> None:
-        number = isinstance(memory_budget, int | float) and not isinstance(memory_budget, bool)
-        share = isinstance(memory_budget, float)
-        if not number or not 0 <= memory_budget <= (1 if share else math.inf):
-            raise ValueError(
-                "expected memory_budget as bytes (int) or as a share of the free memory "
-                f"(float in 0..1), got {memory_budget}"
-            )
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}")
+        memory_budget = as_memory_budget(memory_budget)
+        num_classes = as_num_classes(num_classes)
+        require_where(logits)
+        model = as_model(model)
         self.space = parameter_space(model, select)
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = reference.dtype if dtype is None else dtype
@@ -94,8 +100,8 @@ class Problem:
                 f"expected torch.float32 or torch.float64 to compute in, got {self.dtype}; pass "
                 "dtype=torch.float32"
             )
-        self.device = torch.empty(0, device=device or reference.device).device
-        self._model = model
+        self.device = available_device(device, reference.device)
+        self._model, self._where = model, logits
         refuse_autocast(self.device)
         self._batches = Batches(data, batch_size)
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
@@ -122,6 +128,7 @@ class Problem:
             # Now, while no estimator holds vectors of its own.
             _, function = next(self.functions())
             explained(self.engine.forward_mode, "differentiated", function)
+            require_dependence(function for _, function in self.functions())
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -145,7 +152,8 @@ class Problem:
 
     def _labelled(self) -> Iterator[tuple[LogitFunction, Tensor]]:
         """A pass over the data: each batch's logit function and labels."""
-        for inputs, labels in self._batches:
+        first = 0
+        for number, (inputs, labels) in enumerate(self._batches):
             function = LogitFunction(
                 self._model,
                 self.space,
@@ -153,8 +161,12 @@ class Problem:
                 self._constants,
                 move(inputs, self.device, self.dtype),
                 len(labels),
+                logits=self._where,
+                first=first,
+                number=number,
             )
             yield function, labels.to(self.device)
+            first += len(labels)
 
     def functions(self) -> Iterator[tuple[slice, LogitFunction]]:
         """A pass over the data: each batch's rows, and its logits as a function of θ."""

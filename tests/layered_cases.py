@@ -1,5 +1,6 @@
 """Nets whose layers have formulas, and nets whose layers have not, with their dense Jacobians."""
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -121,7 +122,10 @@ def problem_of(name: str, **options: object) -> Problem:
     model, features, labels, batch_size = example(name)
     classes = int(labels.max()) + 1 if name != "shared" else 5
     options = {"batch_size": batch_size, "num_classes": max(3, classes), **options}
-    return Problem(model, (features, labels), **options)
+    with warnings.catch_warnings():
+        # One of them has a layer that is not used, on purpose.
+        warnings.filterwarnings("ignore", message="the logits do not depend on unused")
+        return Problem(model, (features, labels), **options)
 
 
 @cache

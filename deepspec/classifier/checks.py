@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.classifier.generators import reseeded
+from deepspec.classifier.labels import class_indices
 from deepspec.classifier.logit_function import LogitFunction
+from deepspec.classifier.output import kind_of
 from deepspec.classifier.remedies import explained
+from deepspec.classifier.trees import by_sample, tensors
 
 NEIGHBOURS = (
     "expected each sample's logits to depend on that sample alone, but they change with the rest "
-    "of the batch; give batch normalisation running statistics (track_running_stats=True)"
+    "of the batch; train batch normalisation with running statistics (track_running_stats=True; "
+    "switched on afterwards they are 0 and 1 until training data went through in training mode)"
 )
 
 
@@ -31,8 +36,8 @@ def logits_and_labels(
     """
     logits, labels, count = [], [], 0
     for function, label in batches:
-        logits.append(_checked_logits(evaluate(function), function.samples, num_classes, count))
-        labels.append(_checked_labels(label, logits[-1].shape[1], count))
+        logits.append(_checked_logits(evaluate(function), function, num_classes))
+        labels.append(class_indices(label, logits[-1].shape[1], count))
         count += function.samples
     if count == 0:
         raise ValueError("expected at least one sample, got none; is the dataset empty?")
@@ -47,12 +52,14 @@ def evaluate(function: LogitFunction) -> Any:
         return explained(lambda: function(function.parameters), "run", function)
 
 
-def _checked_logits(output: Any, samples: int, num_classes: int | None, first: int) -> Tensor:
+def _checked_logits(output: Any, function: LogitFunction, num_classes: int | None) -> Tensor:
+    samples = function.samples
     expected = f"({samples}, {'C' if num_classes is None else num_classes})"
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"expected logits of shape {expected} as a tensor or as output.logits, "
-            f"got {type(output).__name__}"
+            f"expected logits of shape {expected} as a tensor or as output.logits, got "
+            f"{kind_of(output)}; say where they are with logits=, a key, an index or a function "
+            "of the output, such as logits=0"
         )
     wrong_width = num_classes is not None and output.ndim == 2 and output.shape[1] != num_classes
     if output.ndim != 2 or output.shape[0] != samples or wrong_width:
@@ -61,33 +68,26 @@ def _checked_logits(output: Any, samples: int, num_classes: int | None, first: i
             "wrap the model so that it returns one row of class scores for each sample"
         )
     if output.shape[1] < 2:
-        raise ValueError("expected logits of at least 2 classes, got 1; use two-column logits")
+        raise ValueError(
+            "expected logits of at least 2 classes, got 1; for a sigmoid's logit z return "
+            "torch.cat([torch.zeros_like(z), z], dim=1), whose softmax is that sigmoid"
+        )
+    if not output.is_floating_point():
+        raise ValueError(f"expected real logits, got {output.dtype}; return scores, not classes")
     bad = ~torch.isfinite(output).all(dim=1)
     if bool(bad.any()):
-        index = first + int(bad.nonzero()[0])
+        index = int(bad.nonzero()[0])
+        rows = [t[index] for t in tensors(function.inputs) if by_sample(t, samples)]
+        clean = all(bool(torch.isfinite(row).all()) for row in rows)
         raise ValueError(
-            f"expected finite logits, got NaN or infinity at sample {index}; "
-            "check its input and the model's parameters"
+            f"expected finite logits, got NaN or infinity at sample {function.first + index}; "
+            + (
+                "its input is finite: check the model's parameters"
+                if clean
+                else "its input has them already: leave it out or mend it"
+            )
         )
     return output.double()
-
-
-def _checked_labels(labels: Tensor, num_classes: int, first: int) -> Tensor:
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"expected integer labels, got {labels.dtype}; convert with labels.long()")
-    if labels.ndim != 1:
-        raise ValueError(
-            f"expected one label a sample, shape (n,), got {tuple(labels.shape)}; "
-            "turn one-hot rows into indices with argmax(1)"
-        )
-    wrong = (labels < 0) | (labels >= num_classes)
-    if bool(wrong.any()):
-        index = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"expected labels in 0..{num_classes - 1}, got {int(labels[index])} at sample "
-            f"{first + index}"
-        )
-    return labels.long()
 
 
 def require_repeatable(
@@ -112,12 +112,25 @@ def require_repeatable(
     def differ(left: Tensor, right: Tensor) -> bool:
         return left.shape != right.shape or float((left - right).abs().max()) > tolerance
 
+    # Other random numbers than at the first pass, or the same ones could hide that they are used.
+    with reseeded(1):
+        _compare(again, logits, labels, differ)
+
+
+def _compare(
+    again: Iterable[tuple[LogitFunction, Tensor]],
+    logits: Tensor,
+    labels: Tensor,
+    differ: Callable[[Tensor, Tensor], bool],
+) -> None:
     start = 0
     for function, label in again:
         stop = start + function.samples
         second = evaluate(function).double()
         if start == 0:
-            if differ(evaluate(function).double(), second):
+            with reseeded(2):
+                once_more = evaluate(function).double()
+            if differ(once_more, second):
                 raise ValueError(
                     "expected a deterministic model, got two different outputs for the same "
                     "batch; remove the randomness that stays on in eval mode"
@@ -131,6 +144,7 @@ def require_repeatable(
             evaluate(first.joined(function.head(1))).double()[:1], logits[:1]
         ):
             raise ValueError(NEIGHBOURS)
+        label = class_indices(label, logits.shape[1], start)
         same_labels = torch.equal(label, labels[start:stop])
         if not same_labels or differ(second, logits[start:stop]):
             raise ValueError(

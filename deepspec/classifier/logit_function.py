@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,17 +13,41 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 
-from deepspec.classifier.batches import cut, join, pick
+from deepspec.classifier.calling import arguments
+from deepspec.classifier.failures import raised
+from deepspec.classifier.generators import undisturbed
+from deepspec.classifier.loose_state import as_it_was
+from deepspec.classifier.output import Where, logits_of
 from deepspec.classifier.parameters import ParameterSpace
 from deepspec.classifier.recomputation import without_recomputation
+from deepspec.classifier.trees import cut, described, join, own, pick
 
 
 class LogitFunction:
     """θ ↦ the logits of one batch, everything else about the model fixed.
 
     Fused attention kernels have neither forward mode nor second derivatives, so the model runs
-    on PyTorch's plain ones here: the same function, differentiable as often as needed.
+    on PyTorch's plain ones here: the same function, differentiable as often as needed. What was
+    compiled runs as it was before, for compiled graphs cannot be differentiated twice.
+
+    Parameters
+    ----------
+    model
+        Left as it was after each call, with all that it keeps: see :mod:`.loose_state`.
+    space, parameters, constants
+        θ by name, and everything else the model has registered.
+    inputs
+        A tensor, a tuple of the model's arguments, or a mapping of them by name.
+    samples
+        How many they are.
+    logits
+        Where they are in the output, see :func:`.output.logits_of`.
+    first, number
+        The number of the first sample, and of the batch; for errors.
+    training
+        Whether modules are in training mode, which only a check wants.
     """
 
     def __init__(
@@ -32,6 +58,11 @@ class LogitFunction:
         constants: Mapping[str, Tensor],
         inputs: Any,
         samples: int,
+        *,
+        logits: Where = None,
+        first: int = 0,
+        number: int = 0,
+        training: bool = False,
     ) -> None:
         self.model = model
         self.frozen = {name for name, _ in model.named_parameters()}
@@ -40,71 +71,99 @@ class LogitFunction:
         self.constants = constants
         self.inputs = inputs
         self.samples = samples
+        self.logits = logits
+        self.first, self.number = first, number
+        self.training = training
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:
         # Copies: a model may write to its input, or to its buffers.
-        by_name = isinstance(self.inputs, Mapping)
-        args = () if by_name else (self.inputs.clone(),)
-        kwargs = {k: _own(v) for k, v in self.inputs.items()} if by_name else {}
+        inputs = own(self.inputs)
+        args, kwargs = arguments(self.model, inputs)
         constants = {k: v if k in self.frozen else v.clone() for k, v in self.constants.items()}
-        with evaluation_mode(self.model), _differentiable_kernels(), without_recomputation():
-            output = functional_call(self.model, {**constants, **parameters}, args, kwargs)
-        if isinstance(output, Mapping):
-            return output.get("logits", output)
-        return getattr(output, "logits", output)
+        tensors = {**constants, **parameters}
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(evaluation_mode(self.model, self.training))
+                stack.enter_context(undisturbed())
+                stack.enter_context(_differentiable_kernels())
+                stack.enter_context(without_recomputation())
+                stack.enter_context(as_it_was(self.model, tensors))
+                output = functional_call(self.model, tensors, args, kwargs)
+        # PyTorch's own refusals, which a caller may know a way around, stay as they are.
+        except (RuntimeError, NotImplementedError):
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"expected {type(self.model).__name__} to run on {self.place}, but it raised "
+                f"{raised(error)}"
+            ) from error
+        return logits_of(output, self.logits)
+
+    @property
+    def place(self) -> str:
+        """Which batch it is, in words."""
+        return (
+            f"a batch of {described(self.inputs)} (number {self.number}, samples {self.first}.."
+            f"{self.first + self.samples - 1})"
+        )
+
+    def of(self, inputs: Any, samples: int) -> LogitFunction:
+        """The same function of other samples."""
+        other = copy.copy(self)
+        other.inputs, other.samples = inputs, samples
+        return other
 
     def head(self, samples: int) -> LogitFunction:
         """The same function of the first few samples only."""
-        inputs = cut(self.inputs, 0, samples)
-        return LogitFunction(
-            self.model, self.space, self.parameters, self.constants, inputs, samples
-        )
+        return self.of(cut(self.inputs, self.samples, 0, samples), min(samples, self.samples))
 
     def joined(self, other: LogitFunction) -> LogitFunction:
         """The same function of both batches' samples."""
-        inputs, samples = join(self.inputs, other.inputs), self.samples + other.samples
-        return LogitFunction(
-            self.model, self.space, self.parameters, self.constants, inputs, samples
-        )
+        inputs = join(self.inputs, self.samples, other.inputs)
+        return self.of(inputs, self.samples + other.samples)
 
     def pick(self, rows: Int[Tensor, " k"]) -> LogitFunction:
         """The same function of some samples only, by index."""
-        inputs = pick(self.inputs, rows)
-        return LogitFunction(
-            self.model, self.space, self.parameters, self.constants, inputs, len(rows)
-        )
+        return self.of(pick(self.inputs, self.samples, rows), len(rows))
 
     def leaves(self) -> dict[str, Tensor]:
         """The parameters as fresh leaves of a graph; no memory is copied."""
         return {k: v.detach().requires_grad_() for k, v in self.parameters.items()}
 
 
-def _own(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
+class ModelError(RuntimeError):
+    """What a user's model raised, with the batch it was given."""
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, and with its own training flag again outside."""
+def evaluation_mode(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Every module in eval mode inside, or in training mode, and with its own flag outside."""
     flags = [(module, module.training) for module in model.modules()]
     try:
         for module, _ in flags:
-            module.training = False
+            module.training = training
         yield
     finally:
-        for module, training in flags:
-            module.training = training
+        for module, before in flags:
+            module.training = before
 
 
 @contextmanager
 def _differentiable_kernels() -> Iterator[None]:
-    """Plain attention and transformer kernels; the fused ones have no second derivatives."""
+    """Plain kernels and nothing compiled or cached; the fused ones have no second derivatives."""
     before = torch.backends.mha.get_fastpath_enabled()
+    cached = getattr(parametrize, "_cache_enabled", 0)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        # Inside parametrize.cached() weights are those of the pass before.
+        parametrize._cache_enabled = 0
+        with ExitStack() as stack:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if "torch._dynamo" in sys.modules:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             yield
     finally:
+        parametrize._cache_enabled = cached
         torch.backends.mha.set_fastpath_enabled(before)
 
 

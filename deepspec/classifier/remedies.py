@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from deepspec.classifier.logit_function import LogitFunction
+from deepspec.classifier.failures import raised
+from deepspec.classifier.logit_function import LogitFunction, ModelError
+from deepspec.classifier.trees import tensors
 
 Result = TypeVar("Result")
 
@@ -37,21 +38,22 @@ def explained(work: Callable[[], Result], doing: str, function: LogitFunction) -
     """
     try:
         return work()
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ModelError):
         raise
     except (RuntimeError, NotImplementedError, TypeError, IndexError) as error:
-        said = str(error).strip()
-        remedy = next((hint for sign, hint in REMEDIES.items() if sign in said.lower()), None)
+        remedy = _remedy(str(error).lower(), function)
         raise RuntimeError(
-            f"expected {type(function.model).__name__} to be {doing} on a batch of "
-            f"{_described(function.inputs)}, but it raised {type(error).__name__}: {said}"
-            + (f"; {remedy}" if remedy else "")
+            f"expected {type(function.model).__name__} to be {doing} on {function.place}, but it "
+            f"raised {raised(error)}" + (f"; {remedy}" if remedy else "")
         ) from error
 
 
-def _described(inputs: Any) -> str:
-    if isinstance(inputs, Mapping):
-        return "{" + ", ".join(f"{k}: {_described(v)}" for k, v in inputs.items()) + "}"
-    if isinstance(inputs, Tensor):
-        return f"{tuple(inputs.shape)} {str(inputs.dtype).removeprefix('torch.')}"
-    return type(inputs).__name__
+def _remedy(said: str, function: LogitFunction) -> str | None:
+    if "dtype" in said or "expected scalar type" in said or "not implemented for" in said:
+        whole = [t.dtype for t in tensors(function.inputs) if not t.is_floating_point()]
+        if whole:
+            return (
+                f"the inputs are {str(whole[0]).removeprefix('torch.')}: give them as they were "
+                "in training, X.float() or scaled, X.float() / 255"
+            )
+    return next((hint for sign, hint in REMEDIES.items() if sign in said), None)

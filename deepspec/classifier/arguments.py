@@ -1,0 +1,89 @@
+"""What a problem is made of, checked: each refusal says what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def as_memory_budget(budget: Any) -> int | float:
+    """Bytes as an int, or a share of the free memory as a float in 0..1.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    share = isinstance(budget, float | np.floating)
+    whole = isinstance(budget, int | np.integer) and not isinstance(budget, bool)
+    if not (share or whole) or not 0 <= budget <= (1 if share else math.inf):
+        raise ValueError(
+            "expected memory_budget as bytes (int) or as a share of the free memory "
+            f"(float in 0..1), got {budget!r}"
+        )
+    return float(budget) if share else int(budget)
+
+
+def as_num_classes(count: Any) -> int | None:
+    """C, or None.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 2.
+    """
+    if count is None:
+        return None
+    try:
+        found = operator.index(count)
+    except TypeError:
+        found = 0
+    if found < 2 or isinstance(count, bool):
+        raise ValueError(f"expected num_classes as a whole number of at least 2, got {count!r}")
+    return found
+
+
+def as_model(model: Any) -> nn.Module:
+    """The module to differentiate: of a compiled one, the one it was made from.
+
+    Raises
+    ------
+    TypeError
+        If it is no module, or one that was translated (TorchScript).
+
+    Warns
+    -----
+    RuntimeWarning
+        If the model, or a part of it, was compiled.
+    """
+    if not isinstance(model, nn.Module):
+        instead = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise TypeError(f"expected a torch.nn.Module, got {instead}; give a model that is built")
+    compiled = [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+    ]
+    if compiled:
+        warnings.warn(
+            f"torch.compile is by-passed for {', '.join(compiled[:3])}"
+            + (f" and {len(compiled) - 3} more" if len(compiled) > 3 else "")
+            + ": compiled graphs cannot be differentiated twice, so the model runs as it was "
+            "before (_orig_mod)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    while isinstance(getattr(model, "_orig_mod", None), nn.Module):
+        model = model._orig_mod
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError(
+            "expected a model of Python code, got one of TorchScript, which is not stateless; give "
+            "the module it was made from"
+        )
+    return model
