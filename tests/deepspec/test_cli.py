@@ -90,10 +90,10 @@ def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
     out.mkdir()
     (out / "mine.txt").write_text("keep")
     code, _, stderr = attribute(net, "--out", str(out))
-    assert code == 1
+    assert code == 2
     assert "--overwrite" in stderr
     code, _, stderr = attribute(net, "--out", str(out), "--overwrite")
-    assert code == 1
+    assert code == 2
     assert "left alone" in stderr
     assert (out / "mine.txt").read_text() == "keep"
 
@@ -119,7 +119,7 @@ def test_errors_are_one_line_and_nothing_is_written(
 ) -> None:
     out = net.parent / "run"
     code, stdout, stderr = attribute(net, "--out", str(out), option, value.format(net=net))
-    assert code == 1
+    assert code == 2
     assert words in stderr
     assert "Traceback" not in stderr + stdout
     assert not out.exists()
@@ -128,8 +128,8 @@ def test_errors_are_one_line_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--test-data", "x"], 1, "expected no --test-data, got x"),
-        (["--epochs", "5", "--weights", "w.pt"], 1, "expected no --epochs"),
+        (["--test-data", "x"], 2, "expected no --test-data, got x"),
+        (["--epochs", "5", "--weights", "w.pt"], 2, "expected no --epochs"),
         (["--per-class", "0"], 2, "equal to 1"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(net: Path, in
     (net.parent / "afile").write_text("mine")
     out = net.parent / inside / "run"
     code, _, stderr = attribute(net, "--out", str(out), "--model", f"{net}:nothing")
-    assert code == 1
+    assert code == 2
     assert "cannot be written" in stderr
     assert "choose another place" in stderr
 
@@ -172,5 +172,5 @@ def test_a_report_drawn_again_keeps_what_was_said_of_the_run(
 
 def test_a_folder_without_an_attribution_is_refused(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["report", str(tmp_path), "--out", str(tmp_path / "new")])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("error:")
