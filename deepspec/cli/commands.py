@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -50,7 +51,7 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the folder, once the new one is complete.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
-Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0, max=2**63 - 1)]
 
 
 @app.callback(invoke_without_command=True)
@@ -144,6 +145,8 @@ def attribute_command(
     """
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("expected a CUDA device, found none; leave --device out")
+    if not math.isfinite(memory_budget):
+        raise ValueError(f"expected --memory-budget as a share or bytes, got {memory_budget}")
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,

@@ -88,8 +88,9 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         raise OSError(f"expected a regular file at {path}, found a link; put the file itself there")
-    with open(os.open(path, flags | getattr(os, "O_CLOEXEC", 0)), "rb") as file:
-        status = os.fstat(file.fileno())
+    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"expected a regular file at {path}, found another kind of thing")
         limit = free_memory(torch.device("cpu")) if largest is None else largest
@@ -97,7 +98,10 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
             raise ValueError(
                 f"expected at most {limit:,} bytes in {path}, found {status.st_size:,}"
             )
-        return file.read(status.st_size)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, Any]:

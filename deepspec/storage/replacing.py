@@ -19,12 +19,15 @@ def resolved(target: Path) -> Path:
     Raises
     ------
     OSError
-        If links go in a circle.
+        If links go in a circle, or it is the root of the file system.
     """
     try:
-        return target.resolve()
+        path = target.resolve()
     except RuntimeError as error:  # Python before 3.13
         raise OSError(f"expected a path, but the links of {target} go in a circle") from error
+    if not path.name:
+        raise OSError(f"expected a folder's name, got {target}; choose another name")
+    return path
 
 
 def put_in_place(made: Path, target: Path) -> None:

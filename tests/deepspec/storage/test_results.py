@@ -293,8 +293,10 @@ def test_what_is_interrupted_while_it_is_replaced_is_put_back(
     assert kind(tmp_path / "run") == "old"
 
 
-def test_links_in_a_circle(tmp_path: Path) -> None:
+def test_paths_that_cannot_name_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(OSError), new_folder(tmp_path / "a", overwrite=True):
-        pass
+    with pytest.raises(OSError):
+        new_folder(tmp_path / "a", overwrite=True).__enter__()
+    with pytest.raises(OSError, match="expected a folder's name, got /"):
+        new_folder(Path("/"), overwrite=True).__enter__()
