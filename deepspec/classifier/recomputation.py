@@ -29,10 +29,12 @@ def without_recomputation() -> Iterator[None]:
 
     The same values with other memory; the caller's modules are not touched.
     """
-    parts = {
+    parts: dict[str, Any] = {
         "CheckpointFunction": _Direct,
         "_checkpoint_without_reentrant_generator": _nothing_around,
     }
-    known: dict[str, Any] = {name: part for name, part in parts.items() if hasattr(checkpoint, name)}
+    known = {
+        name: part for name, part in parts.items() if hasattr(checkpoint, name)
+    }
     with patch.multiple(checkpoint, **known):
         yield

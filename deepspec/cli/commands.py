@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,20 +13,22 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deepspec.attribution import CLAIMS, Attribution, attribute
 from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
 from deepspec.class_structure.cells import Convention
+from deepspec.cli.errors import OneLineErrors
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.report.html import fill, write_report
 from deepspec.storage.results import new_folder
 
 app = typer.Typer(
-    help="Which part of a trained classifier's spectrum has which cause.",
-    no_args_is_help=True,
+    cls=OneLineErrors,
     pretty_exceptions_enable=False,
+    help="Which part of a trained classifier's spectrum has which cause.",
 )
 
 
@@ -50,7 +51,14 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the folder, once the new one is complete.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")]
-Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0)]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0, max=2**63 - 1)]
+
+
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
+    """Which part of a trained classifier's spectrum has which cause."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -64,15 +72,14 @@ def demo(
 
     Example: deepspec demo --out runs/demo --overwrite
     """
-    with errors_in_one_line():
-        _run(
-            out,
-            overwrite,
-            as_json,
-            lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
-            {"command": "demo", "seed": seed},
-            lambda net: _attribute(net, Papers.jmlr2020, seed, None),
-        )
+    _run(
+        out,
+        overwrite,
+        as_json,
+        lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
+        {"command": "demo", "seed": seed},
+        lambda net: _attribute(net, Papers.jmlr2020, seed, None),
+    )
 
 
 @app.command(name="attribute")
@@ -136,42 +143,43 @@ def attribute_command(
       deepspec attribute --model mynet.py:build --weights mynet.safetensors
       --data mydata.py:train --test-data mydata.py:test --out runs/mynet
     """
-    with errors_in_one_line():
-        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("expected a CUDA device, found none; leave --device out")
-        options: dict[str, Any] = {
-            "batch_size": batch_size,
-            "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,
-            "dtype": None if dtype is None else getattr(torch, dtype.value),
-            "device": device,
-        }
-        configuration = {
-            "command": "attribute",
-            "data": data,
-            "test_data": test_data,
-            "model": model,
-            "weights": None if weights is None else str(weights),
-            "convention": convention.value,
-            "per_class": per_class or (PER_CLASS if data == DIGITS else None),
-            "epochs": epochs,
-            "learning_rate": learning_rate,
-            "batch_size": batch_size,
-            "memory_budget": memory_budget,
-            "dtype": None if dtype is None else dtype.value,
-            "device": device,
-            "draws": draws,
-            "seed": seed,
-        }
-        _run(
-            out,
-            overwrite,
-            as_json,
-            lambda: prepare(
-                model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
-            ),
-            configuration,
-            lambda net: _attribute(net, convention, seed, draws),
-        )
+    if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("expected a CUDA device, found none; leave --device out")
+    if not math.isfinite(memory_budget):
+        raise ValueError(f"expected --memory-budget as a share or bytes, got {memory_budget}")
+    options: dict[str, Any] = {
+        "batch_size": batch_size,
+        "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,
+        "dtype": None if dtype is None else getattr(torch, dtype.value),
+        "device": device,
+    }
+    configuration = {
+        "command": "attribute",
+        "data": data,
+        "test_data": test_data,
+        "model": model,
+        "weights": None if weights is None else str(weights),
+        "convention": convention.value,
+        "per_class": per_class or (PER_CLASS if data == DIGITS else None),
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "memory_budget": memory_budget,
+        "dtype": None if dtype is None else dtype.value,
+        "device": device,
+        "draws": draws,
+        "seed": seed,
+    }
+    _run(
+        out,
+        overwrite,
+        as_json,
+        lambda: prepare(
+            model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
+        ),
+        configuration,
+        lambda net: _attribute(net, convention, seed, draws),
+    )
 
 
 @app.command()
@@ -179,15 +187,18 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A folder that attribute or demo wrote.")],
     out: Annotated[Path, typer.Option(help="Folder to write the new report to.")],
     overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw the report again from saved numbers.
 
     Example: deepspec report runs/demo --out runs/demo-again
     """
-    with errors_in_one_line():
-        extra = extra_entries(folder)
-        write_report(Attribution.load(folder), out, overwrite=overwrite, extra=extra)
-        Console().print(f"{out / 'report.html'}")
+    extra = extra_entries(folder)
+    write_report(Attribution.load(folder), out, overwrite=overwrite, extra=extra)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(out), "report": str(out / "report.html")}))
+    else:
+        typer.echo(out / "report.html")
 
 
 def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> Attribution:
@@ -253,7 +264,8 @@ def _findings(found: Attribution, out: Path) -> dict[str, Any]:
 
 def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
     """The net, the conclusion, and the tables a person reads first."""
-    console = Console()
+    # Names of the user's may look like markup, or like something to highlight.
+    console = Console(markup=False, highlight=False)
     console.print(
         f"{net.problem.size:,} parameters, {net.problem.num_classes} classes; "
         + ", ".join(
@@ -264,48 +276,25 @@ def show(found: Attribution, net: Net, out: Path, seconds: float) -> None:
     )
     console.print()
     console.print(found.summary())
-    table = Table(
-        "feature",
-        "said cause",
-        "goes with it",
-        "with a null, at most",
-        "verdict",
-        title="What goes when the cause is removed (train)",
-    )
+    title = "What goes when the cause is removed (train)"
+    head = ["feature", "said cause", "goes with it", "with a null, at most", "verdict"]
+    rows = []
     for finding in found.train.findings:
         claim = CLAIMS[finding.claim]
         nulls = "\n".join(
             f"{float(shares.max()):.0%} {name}" for name, shares in finding.nulls.items()
         )
-        table.add_row(claim.feature, claim.cause, removed(finding), nulls, finding.answer)
-    console.print(table)
+        rows.append([claim.feature, claim.cause, removed(finding), nulls, finding.answer])
+    console.print(plain_table(title, head, rows))
     for title, (head, *rows) in found.tables().items():
         if title.startswith(("Parts of G, jmlr2020", "Outliers predicted")) and "train" in title:
-            table = Table(*head, title=title)
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-    console.print(f"{out / 'report.html'}  ({seconds:.0f} s)")
+            console.print(plain_table(title, head, rows))
+    console.print(f"{out / 'report.html'}  ({seconds:.0f} s)", soft_wrap=True)
 
 
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """What was expected, what came and what to do, without a traceback; exit status 1.
-
-    SIGTERM unwinds as an exit does, so that what is half written is cleared away.
-    """
-    before = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        yield
-    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was written", err=True)
-        raise typer.Exit(130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminated(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
+def plain_table(title: str, head: list[str], rows: list[list[str]]) -> Table:
+    """A table whose cells are text, whatever they look like."""
+    table = Table(*map(escape, head), title=escape(title))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table

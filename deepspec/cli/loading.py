@@ -18,6 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from deepspec.cli.errors import Terminated, one_line
+
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 
@@ -39,7 +41,7 @@ def from_factory(name: str) -> Any:
     OrderedDict()
     """
     place, colon, function = name.rpartition(":")
-    if not colon or not place or not function:
+    if not colon or not place or not function or place.startswith("."):
         raise ValueError(
             f"expected module:function or file.py:function, got {name!r}; "
             "for example mynet.py:build"
@@ -56,7 +58,8 @@ def from_factory(name: str) -> Any:
         factory = getattr(module, function, None)
         if not callable(factory):
             raise ValueError(f"expected a function {function!r} in {place}, found none")
-        with _named(f"{function} in ", place, Path(module.__file__ or place).resolve()):
+        file = getattr(module, "__file__", None)
+        with _named(f"{function} in ", place, Path(file or place).resolve(), factory):
             return factory()
 
 
@@ -70,17 +73,21 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _named(what: str, place: str, path: Path | None) -> Iterator[None]:
+def _named(what: str, place: str, path: Path | None, factory: object = None) -> Iterator[None]:
     """Whatever the user's code raises, with the last line of their file that it went through."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, Terminated):
+            raise
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if Path(frame.filename) == path]
+        lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]
+        if isinstance(error, TypeError) and not lines and factory is not None:  # of the call itself
+            lines = [getattr(getattr(factory, "__code__", None), "co_firstlineno", None)]
         if isinstance(error, SyntaxError):
             lines, place = [error.lineno], error.filename or place
-        where = f"{place}:{lines[-1]}" if lines else place
-        words = f": {error}" if str(error) else ""
+        where = f"{place}:{lines[-1]}" if lines and lines[-1] else place
+        words = f": {one_line(str(error))}" if str(error) else ""
         raise ValueError(f"{what}{where} raised {type(error).__name__}{words}") from error
 
 
@@ -129,7 +136,10 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected weights at {path}, found no file")
+        found = "a folder" if path.is_dir() else "no file"
+        raise FileNotFoundError(f"expected weights at {path}, found {found}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"expected weights in {path}, but the file is empty")
     if path.suffix == ".safetensors":
         try:
             state: Any = safetensors.torch.load_file(path)

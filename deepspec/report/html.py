@@ -15,6 +15,7 @@ from markupsafe import Markup
 from deepspec.attribution import Attribution
 from deepspec.report.plots import figures
 from deepspec.report.plots.style import png
+from deepspec.storage.files import plain_name
 from deepspec.storage.results import new_folder
 
 TEMPLATE = "report.html.jinja"
@@ -118,6 +119,8 @@ def write_report(
     ------
     FileExistsError
         If the folder exists and is not to be overwritten; before any work.
+    ValueError
+        As :func:`fill`.
     """
     target = Path(folder)
     with new_folder(target, overwrite=overwrite) as place:
@@ -128,10 +131,20 @@ def write_report(
 def fill(
     place: Path, attribution: Attribution, extra: Mapping[str, Any], title: str = TITLE
 ) -> None:
-    """The same into a folder that is there already, as :func:`new_folder` gives before the work."""
+    """The same into a folder that is there already, as :func:`new_folder` gives before the work.
+
+    Raises
+    ------
+    ValueError
+        If a split has a name that cannot be a part of a file's name, or none is called "train".
+    """
+    for name in attribution.splits:
+        plain_name(name, "a split of the data")
+    if "train" not in attribution.splits:
+        raise ValueError(f'expected a split called "train", got {", ".join(attribution.splits)}')
     images = {name: png(figure) for name, figure in figures(attribution).items()}
     attribution.write_state(place, extra)
     for name, content in images.items():
-        (place / f"{name}.png").write_bytes(content)
+        (place / plain_name(f"{name}.png", "a figure")).write_bytes(content)
     page = render(attribution, images, title, extra)
     (place / "report.html").write_text(page, encoding="utf-8")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +22,46 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from deepspec.storage.files import read_json, read_regular, shortened, write_atomically
+
 MANIFEST = "manifest.json"
 TRIAL = "can-this-be-written"
+FORMAT = 2  # 1 had neither this number nor a sum of the manifest itself
+OWN = {"format", "library", "arrays", "sha256", "manifest_sha256"}
+ARRAYS_FILE = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
 
 
 class CheckpointMismatch(ValueError):
     """A checkpoint that belongs to another operator, other data or another configuration."""
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` so that a reader sees the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def save_state(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
     """Replace the state in ``folder`` (made if missing) by this one, atomically.
+
+    Raises
+    ------
+    ValueError
+        If an entry of the manifest has one of the names that are this module's own.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "state"
     >>> save_state(folder, {"kind": "example"}, {"x": torch.ones(2)})
     >>> manifest, arrays = load_state(folder)
-    >>> manifest["kind"], arrays["x"]
-    ('example', tensor([1., 1.]))
+    >>> manifest, arrays["x"]
+    ({'kind': 'example'}, tensor([1., 1.]))
     """
+    if OWN & manifest.keys():
+        raise ValueError(f"expected other entries than {', '.join(sorted(OWN & manifest.keys()))}")
     folder.mkdir(parents=True, exist_ok=True)
     flat = {name: array.detach().cpu().contiguous().clone() for name, array in arrays.items()}
     content = safetensors.torch.save(flat)
     digest = hashlib.sha256(content).hexdigest()
     name = f"arrays-{digest[:16]}.safetensors"
     write_atomically(folder / name, content)
-    named = {**manifest, "arrays": name, "sha256": digest}
-    write_atomically(folder / MANIFEST, json.dumps(named, indent=1).encode())
+    own = {"format": FORMAT, "library": _library(), "arrays": name, "sha256": digest}
+    entries = json.loads(json.dumps({**manifest, **own}))
+    entries["manifest_sha256"] = _digest(entries)
+    write_atomically(folder / MANIFEST, json.dumps(entries, indent=1).encode())
     for stale in folder.iterdir():
         ours = stale.match("arrays-*.safetensors") or stale.match(".*.part")
         if ours and stale.name != name and stale.is_file():
@@ -70,37 +71,68 @@ def save_state(folder: Path, manifest: Mapping[str, Any], arrays: Mapping[str, T
 def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The manifest and the arrays (on the CPU) that :func:`save_state` left in ``folder``.
 
+    Nothing outside of the folder is read, nothing but regular files, and no entry or array that
+    was changed since gets through: the manifest holds the SHA-256 of the arrays and of itself.
+
     Raises
     ------
     FileNotFoundError
         If there is no manifest in the folder, or the arrays it names are gone.
     ValueError
         If the manifest is damaged, or the arrays are not the ones it was written for.
+    OSError
+        If one of the two files cannot be read.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"expected a saved state in {folder}, found no {MANIFEST} there")
     try:
-        manifest = json.loads(path.read_text())
-        arrays_path, digest = folder / manifest["arrays"], manifest["sha256"]
+        manifest = read_json(path)
+        if manifest.get("format") != FORMAT:
+            raise ValueError(f"format {shortened(manifest.get('format'))}, {FORMAT} is read here")
+        name, digest = manifest["arrays"], manifest["sha256"]
+        written = manifest.pop("manifest_sha256")
+        if not (isinstance(name, str) and ARRAYS_FILE.fullmatch(name)):
+            raise ValueError(f"the arrays' file cannot be {shortened(name)}")
+        if written != _digest(manifest):
+            raise ValueError("an entry was changed after it was written")
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
-    if not arrays_path.is_file():
+    arrays_path = folder / name
+    if not os.path.lexists(arrays_path):
         raise FileNotFoundError(f"expected {arrays_path}, which {path} names; it is gone")
-    content = arrays_path.read_bytes()
+    content = read_regular(arrays_path)
     if hashlib.sha256(content).hexdigest() != digest:
         raise ValueError(
             f"{arrays_path} is damaged: its SHA-256 is not the one in {path}; delete the folder"
         )
-    # Cloned: arithmetic on CPU may depend on the alignment of memory, and torch's own is fixed.
-    loaded = {name: array.clone() for name, array in safetensors.torch.load(content).items()}
-    return manifest, loaded
+    try:
+        # Cloned: arithmetic on CPU may depend on the alignment of memory, and torch's own is fixed.
+        loaded = {name: array.clone() for name, array in safetensors.torch.load(content).items()}
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{arrays_path} is damaged: it holds no safetensors ({error}); delete the folder"
+        ) from error
+    return {name: value for name, value in manifest.items() if name not in OWN}, loaded
+
+
+def _library() -> str:
+    try:
+        return f"deepspec {metadata.version('deepspec')}"
+    except metadata.PackageNotFoundError:
+        return "deepspec, run without being installed"
+
+
+def _digest(entries: Mapping[str, Any]) -> str:
+    """Of what a manifest says, whatever the white space; the order of entries counts."""
+    return hashlib.sha256(json.dumps(entries, separators=(",", ":")).encode()).hexdigest()
 
 
 def damaged(path: Path, error: Exception) -> ValueError:
     """The error for a manifest without what was written there."""
+    reason = f"no {error}" if isinstance(error, KeyError) else f"{error}"
     return ValueError(
-        f"{path} was written by another version or is damaged ({error!r}); delete the folder"
+        f"{path} was written by another version or is damaged ({reason}); delete the folder"
     )
 
 

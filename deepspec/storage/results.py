@@ -1,99 +1,123 @@
-"""Results as a JSON tree beside named arrays, and back: what safetensors and JSON can hold."""
+"""Results on disk: one way to save and load every dataclass, and folders that appear whole."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import os
 import shutil
 import tempfile
-import types
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from deepspec.storage.checkpoint import MANIFEST
+from deepspec.storage.checkpoint import MANIFEST, damaged, load_state, save_state
+from deepspec.storage.files import shortened
+from deepspec.storage.packing import pack, unpack
+from deepspec.storage.replacing import put_in_place, recover, resolved
 
-ARRAY = "array:"
+RESULT = "result"  # the entry of the manifest with the fields
+T = TypeVar("T")
+R = TypeVar("R", bound="Saved")
 
 
-def pack(value: Any, place: str, arrays: dict[str, Tensor]) -> Any:
-    """JSON for a tree of frozen dataclasses, dicts, tuples, numbers and tensors.
+def save_result(folder: Path, result: Any, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a dataclass as a manifest and arrays; ``extra`` entries stand beside it.
 
-    Tensors go into ``arrays`` under their place in the tree; numbers JSON lacks become strings.
-
-    >>> import torch
-    >>> arrays = {}
-    >>> pack({"x": torch.ones(1), "y": math.nan}, "root", arrays)
-    {'x': 'array:root.x', 'y': 'nan'}
-    >>> arrays
-    {'root.x': tensor([1.])}
+    The manifest says the ``kind`` (the class's name), the library's version and the format.
 
     Raises
     ------
-    TypeError
-        If something is of another kind.
+    FileExistsError
+        If the folder holds a result of another kind, or something else under our name.
     """
-    if isinstance(value, Tensor):
-        arrays[place] = value.detach().cpu()
-        return ARRAY + place
-    if isinstance(value, float):
-        return value if math.isfinite(value) else repr(value)
-    if value is None or isinstance(value, (str, int, bool)):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: pack(getattr(value, field.name), f"{place}.{field.name}", arrays)
-            for field in dataclasses.fields(value)
-        }
-    if isinstance(value, dict):
-        return {str(key): pack(item, f"{place}.{key}", arrays) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [pack(item, f"{place}.{i}", arrays) for i, item in enumerate(value)]
-    raise TypeError(
-        f"expected dataclasses, dicts, lists, numbers, text or tensors at {place}, "
-        f"got {type(value).__name__}"
-    )
+    kind = type(result).__name__
+    if (folder / MANIFEST).exists():
+        try:
+            found: object = load_state(folder)[0].get("kind")
+        except (OSError, ValueError):
+            found = "something else"
+        if found != kind:
+            raise FileExistsError(
+                f"expected a new folder or an earlier {kind}, but {folder} holds "
+                f"{shortened(found)}; choose another name"
+            )
+    arrays: dict[str, Tensor] = {}
+    tree = pack(result, RESULT, arrays)
+    save_state(folder, {"kind": kind, **(extra or {}), RESULT: tree}, arrays)
 
 
-def unpack(kind: Any, value: Any, arrays: dict[str, Tensor]) -> Any:
-    """The tree of type ``kind`` that :func:`pack` took apart.
+def load_result(kind: type[T], folder: Path) -> tuple[T, dict[str, Any]]:
+    """The result of this class in ``folder``, and the entries that stand beside it.
 
-    >>> unpack(dict[str, float], {"y": "nan"}, {})
-    {'y': nan}
+    Raises
+    ------
+    ValueError
+        If the folder holds something else, or what another version wrote, or was changed since.
+    OSError
+        If it cannot be read.
     """
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        chosen = next(option for option in get_args(kind) if option is not type(None))
-        return unpack(chosen, value, arrays)
-    if isinstance(value, str) and value.startswith(ARRAY):
-        return arrays[value.removeprefix(ARRAY)]
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = get_type_hints(kind)
-        return kind(**{name: unpack(hints[name], item, arrays) for name, item in value.items()})
-    if origin is dict:
-        inner = get_args(kind)[1]
-        return {key: unpack(inner, item, arrays) for key, item in value.items()}
-    if origin is tuple:
-        kinds = get_args(kind)
-        if kinds[-1] is Ellipsis:
-            return tuple(unpack(kinds[0], item, arrays) for item in value)
-        return tuple(unpack(k, item, arrays) for k, item in zip(kinds, value, strict=True))
-    if origin is list:
-        return [unpack(get_args(kind)[0], item, arrays) for item in value]
-    return float(value) if kind is float else value
+    manifest, arrays = load_state(folder)
+    found = manifest.pop("kind", None)
+    if found != kind.__name__ or RESULT not in manifest:
+        raise ValueError(f"expected a saved {kind.__name__} in {folder}, found {shortened(found)}")
+    tree = manifest.pop(RESULT)
+    try:
+        return unpack(kind, tree, arrays, RESULT), manifest
+    except ValueError as error:
+        raise damaged(folder / MANIFEST, error) from error
+
+
+class Saved:
+    """Gives a frozen dataclass :meth:`save` and :meth:`load`: all of its fields, to the bit.
+
+    Fields are numbers, text, tensors, lists, tuples, dicts and such dataclasses; annotations are
+    held against what is read, shapes and dtypes of tensors included.
+
+    >>> import tempfile
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Count(Saved):
+    ...     matvecs: int
+    >>> folder = Path(tempfile.mkdtemp()) / "count"
+    >>> Count(matvecs=3).save(folder)
+    >>> Count.load(folder)
+    Count(matvecs=3)
+    """
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``manifest.json`` and the arrays (safetensors) into a folder, all or nothing.
+
+        The folder is made if it is missing; an earlier result of the same kind is replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder holds a result of another kind.
+        """
+        save_result(Path(folder), self)
+
+    @classmethod
+    def load(cls: type[R], folder: str | Path) -> R:
+        """Read what :meth:`save` wrote, onto the CPU.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else, or what another version wrote, or was changed
+            since it was written.
+        """
+        return load_result(cls, Path(folder))[0]
 
 
 @contextmanager
 def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to write into, which appears under its name only once all in it is written.
 
-    To be entered before the work, so that a place that cannot be written costs none.
+    To be entered before the work, so that a place that cannot be written costs none. An old
+    folder is exchanged for the new one in one step where the system can; elsewhere it has another
+    name for a moment, and if just then the process is killed, the next call puts it back.
 
     Raises
     ------
@@ -102,7 +126,18 @@ def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
         once the new one is complete.
     OSError
         If nothing can be written there.
+
+    Warns
+    -----
+    UserWarning
+        If an earlier run was killed while it replaced the folder, and its old one was put back.
     """
+    target = resolved(target)
+    if recover(target):
+        warnings.warn(
+            f"a run was stopped while it replaced {target}; the old folder is back there",
+            stacklevel=3,
+        )
     if target.exists() and not overwrite:
         raise FileExistsError(
             f"expected a new folder, but {target} exists; choose another name, or replace it "
@@ -123,18 +158,12 @@ def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             f"({error.strerror}); choose another place"
         ) from error
     made.chmod(0o755)
-    old = made.with_name(made.name + ".old")
     try:
         yield made
-        if target.exists():
-            os.replace(target, old)
-        os.replace(made, target)
+        put_in_place(made, target)
     finally:
-        if old.exists() and not target.exists():  # stopped between the two
-            os.replace(old, target)
-        for left in (made, old):
-            if left.exists():
-                shutil.rmtree(left)
+        if made.exists():
+            shutil.rmtree(made)
         for parent in missing:
             with suppress(OSError):  # not empty: it was needed
                 parent.rmdir()

@@ -71,25 +71,6 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_what_is_interrupted_while_it_is_replaced_is_put_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "manifest.json").write_text("{}")
-
-    def stopped(source: Path, target: Path) -> None:
-        if target == folder and not str(source).endswith(".old"):
-            raise SystemExit(143)
-        Path(source).rename(target)
-
-    monkeypatch.setattr("deepspec.storage.results.os.replace", stopped)
-    with pytest.raises(SystemExit), new_folder(folder, overwrite=True):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert (folder / "manifest.json").read_text() == "{}"
-
-
 @pytest.mark.parametrize(
     "place", [("sha256",), ("attribution",), ("attribution", "splits", "train", "trace"), ("new",)]
 )
