@@ -39,6 +39,7 @@ ORDER = {
         "neural_tangent_kernel",
         "krylov",
         "attribution",
+        "dynamics",
         "zoo",
         "report",
         "cli",
