@@ -40,6 +40,7 @@ ORDER = {
         "class_structure",
         "krylov",
         "attribution",
+        "dynamics",
         "zoo",
         "report",
         "cli",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -14,11 +15,12 @@ from deepspec import Problem
 from deepspec.attribution import CLAIMS, Attribution, SplitAttribution, attribute
 from deepspec.class_structure import ClassStructure, cell_means
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
+from deepspec.dynamics import Snapshots, trajectory
 from deepspec.report.plots import log_spectrum_of_g, verdict_chart
 from deepspec.report.plots.style import png
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import convnet, mlp
-from deepspec.zoo.training import train
+from deepspec.zoo.training import SNAPSHOTS, train
 from validation._study import Profile, Study, Verdict
 
 EPOCHS = 60
@@ -58,17 +60,16 @@ def _attributed(kind: str, seed: int, *, quick: bool) -> Attribution:
 
 @cache
 def layouts(profile: Profile) -> list[list[TwoWayLayout]]:
-    """For each seed the two-way layout of an MLP's mean gradients after some epochs."""
+    """For each seed the two-way layouts of an MLP's mean gradients at moments of one training."""
     found = []
     for seed in range(2 if profile == "quick" else 5):
         split = digits(40 if profile == "quick" else 100, seed=seed)
-        model = mlp(seed=seed).eval()
-        moments = [_layout(model, split.train)]
-        for epochs in MOMENTS[1:]:
-            trained = mlp(seed=seed)
-            train(trained, *split.train, epochs=max(3, epochs), seed=seed)
-            moments.append(_layout(trained, split.train))
-        found.append(moments)
+        model = mlp(seed=seed)
+        with tempfile.TemporaryDirectory() as place:
+            train(model, *split.train, epochs=EPOCHS, seed=seed, folder=place, snapshots=MOMENTS)
+            snapshots = Snapshots(Path(place) / SNAPSHOTS, model)
+            moments = trajectory(snapshots, partial(_layout, data=split.train))
+        found.append([moments[epoch] for epoch in MOMENTS])
     return found
 
 

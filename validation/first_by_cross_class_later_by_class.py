@@ -9,7 +9,7 @@ from validation._study import Profile, Study, Verdict
 
 
 def run(profile: Profile, folder: Path | None) -> Verdict:
-    """The shares of c and c' in the two-way layout, at some epochs of training."""
+    """The shares of c and c' in the two-way layout, after some epochs of one training."""
     found = layouts(profile)
     numbers: dict[str, float] = {}
     for place, epochs in enumerate(MOMENTS):

@@ -1,8 +1,16 @@
-"""Training as the papers train ([002] D.1)."""
+"""Training as the papers train ([002] D.1), with snapshots on the way, resumed after a kill."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -10,13 +18,32 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from deepspec.dynamics.snapshots import snapshot_epochs, write_snapshot
+from deepspec.storage.checkpoint import Checkpoint, write_atomically
+
+Schedule = Literal["step", "cosine", "constant"]
+STATE, SNAPSHOTS, RESULT = "state", "snapshots", "training.json"
+
+
+class Diverged(FloatingPointError):
+    """A training whose loss was no longer finite after some epoch."""
+
+    def __init__(self, epoch: int, loss: float, learning_rate: float) -> None:
+        super().__init__(
+            f"diverged at epoch {epoch}: the loss is {loss}; lower the learning rate "
+            f"({learning_rate})"
+        )
+        self.epoch = epoch
+
 
 @dataclass(frozen=True)
 class Training:
     """How a net was trained and how it ended.
 
-    ``losses[e]`` is the mean cross-entropy over epoch e, in nats; ``error_rate`` the share of
-    training samples that the trained net gets wrong, in eval mode.
+    ``losses[e]`` is the mean cross-entropy over epoch e, in nats, and ``errors[e]`` the share of
+    samples that were wrong, both as the batches went by; ``test_errors[e]`` that of held-out
+    samples after it, where there were any; ``error_rate`` the share of training samples that the
+    trained net gets wrong, in eval mode.
     """
 
     epochs: int
@@ -27,6 +54,26 @@ class Training:
     seed: int
     losses: tuple[float, ...]
     error_rate: float
+    schedule: Schedule = "step"
+    errors: tuple[float, ...] = ()
+    test_errors: tuple[float, ...] = ()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Training:
+        """What :func:`train` left in a run's folder when it was done.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none: not a run, or not done.
+        """
+        path = Path(folder) / RESULT
+        if not path.is_file():
+            raise FileNotFoundError(f"expected a finished training at {path}, found none")
+        entries: dict[str, Any] = json.loads(path.read_text())
+        for name in ("losses", "errors", "test_errors"):
+            entries[name] = tuple(entries[name])
+        return cls(**entries)
 
 
 def train(
@@ -39,80 +86,256 @@ def train(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     batch_size: int = 128,
+    schedule: Schedule = "step",
     seed: int = 0,
+    test: tuple[Tensor, Tensor] | None = None,
+    folder: str | Path | None = None,
+    snapshots: str | Iterable[int] = (),
+    save_every: float = 30.0,
 ) -> Training:
     """Train a model in place and leave it in eval mode.
 
     SGD with momentum 0.9 and weight decay 5e-4 on all parameters, batches of 128 in a new order
     every epoch, the learning rate cut by 10 after 1/3 and 2/3 of the epochs ([002] D.1).
 
+    Parameters
+    ----------
+    schedule
+        ``"step"`` as above, ``"cosine"`` (half a period, to zero), ``"constant"``.
+    seed
+        Of the order, and of anything random in the model; the global generators are left alone.
+    test
+        Held-out samples, whose error is recorded after every epoch.
+    folder
+        Where the run lives. A run that was killed there goes on when the same call is made
+        again, and ends with the same bits; one that is done is read. It holds ``snapshots/``,
+        ``state/`` and, when done, ``training.json``.
+    snapshots
+        The epochs after which weights are kept, as for
+        :func:`~deepspec.dynamics.snapshot_epochs`; read them with
+        :class:`~deepspec.dynamics.Snapshots`.
+    save_every
+        Seconds between two saves of the state that a run goes on from.
+
     Raises
     ------
     ValueError
-        If there are fewer than 3 epochs, or no samples.
-    FloatingPointError
-        If the loss is no longer finite.
+        If there are fewer than 3 epochs, or no samples, the schedule is unknown, or snapshots
+        are wanted and no folder is given.
+    Diverged
+        If the loss is no longer finite; its ``epoch`` says when.
+    CheckpointMismatch
+        If the folder holds another run: other settings, data or starting weights.
     """
     if epochs < 3 or len(labels) == 0:
         raise ValueError(f"expected at least 3 epochs and 1 sample, got {epochs} and {len(labels)}")
-    optimiser = torch.optim.SGD(
-        model.parameters(), learning_rate, momentum=momentum, weight_decay=weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [epochs // 3, 2 * epochs // 3])
-    shuffle = torch.Generator().manual_seed(seed)
-    losses: list[float] = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=(console := Console(stderr=True)),
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("training", total=epochs, loss="")
-        for epoch in range(epochs):
-            losses.append(_epoch(model, optimiser, inputs, labels, batch_size, shuffle))
-            schedule.step()
-            if not torch.isfinite(torch.tensor(losses[-1])):
-                raise FloatingPointError(
-                    f"the loss is {losses[-1]} after epoch {epoch + 1}; lower the learning rate "
-                    f"({learning_rate})"
-                )
-            bar.update(task, advance=1, loss=f"{losses[-1]:.2e}")
+    if schedule not in ("step", "cosine", "constant"):
+        raise ValueError(f'expected schedule "step", "cosine" or "constant", got {schedule!r}')
+    kept = snapshot_epochs(snapshots, epochs)
+    if kept and folder is None:
+        raise ValueError("expected a folder for the snapshots, got none; pass folder=")
+    settings: dict[str, Any] = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "batch_size": batch_size,
+        "schedule": schedule,
+        "seed": seed,
+    }
+    run = _Run(model, learning_rate, momentum, weight_decay, seed)
+    store = None
+    with _own_randomness(model, seed):
+        if folder is not None:
+            store = Checkpoint(
+                Path(folder) / STATE,
+                save_every,
+                {
+                    **settings,
+                    "snapshots": list(kept),
+                    "model": _digest(model.state_dict()),
+                    "data": _digest({"x": inputs, "y": labels}),
+                    "test": None if test is None else _digest({"x": test[0], "y": test[1]}),
+                },
+            )
+            saved = store.load()
+            if saved is not None:
+                run.restore(*saved)
+        for epoch in run.remaining(epochs):
+            if folder is not None and epoch in kept:
+                write_snapshot(Path(folder) / SNAPSHOTS, epoch, model)
+            if store is not None and epoch:
+                # After the snapshot: a run that goes on from here would not write it again.
+                store.save(*run.state()) if epoch == epochs else store.offer(run.state)
+            if epoch < epochs:
+                rate = learning_rate_at(schedule, learning_rate, epoch, epochs)
+                run.epoch(inputs, labels, batch_size, rate, test)
+                if not math.isfinite(run.losses[-1]):
+                    raise Diverged(epoch + 1, run.losses[-1], learning_rate)
     model.eval()
-    with torch.no_grad():
-        wrong = model(inputs).argmax(dim=1) != labels
-    return Training(
-        epochs,
-        learning_rate,
-        momentum,
-        weight_decay,
-        batch_size,
-        seed,
-        tuple(losses),
-        float(wrong.double().mean()),
+    done = Training(
+        **settings,
+        losses=tuple(run.losses),
+        error_rate=_error(model, inputs, labels, batch_size=None),
+        errors=tuple(run.errors),
+        test_errors=tuple(run.test_errors),
     )
+    if folder is not None:
+        content = json.dumps(dataclasses.asdict(done), indent=1).encode()
+        write_atomically(Path(folder) / RESULT, content)
+    return done
 
 
-def _epoch(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    inputs: Tensor,
-    labels: Tensor,
-    batch_size: int,
-    shuffle: torch.Generator,
-) -> float:
-    """One pass in a new order; a last batch of one sample would break batch normalisation."""
-    model.train()
-    total = 0.0
-    order = torch.randperm(len(labels), generator=shuffle).to(labels.device)
-    for chosen in order.split(batch_size):
-        if len(chosen) == 1 and len(labels) > 1:
-            continue
-        optimiser.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(inputs[chosen]), labels[chosen])
-        loss.backward()
-        optimiser.step()
-        total += float(loss.detach()) * len(chosen)
-    return total / len(labels)
+def learning_rate_at(schedule: Schedule, initial: float, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch, the first being 0.
+
+    >>> [round(learning_rate_at("step", 1.0, epoch, 6), 3) for epoch in range(6)]
+    [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    >>> [round(learning_rate_at("cosine", 1.0, epoch, 2), 3) for epoch in range(2)]
+    [1.0, 0.5]
+    """
+    if schedule == "cosine":
+        return initial * (1 + math.cos(math.pi * epoch / epochs)) / 2
+    cuts = (epochs // 3, 2 * epochs // 3) if schedule == "step" else ()
+    for cut in cuts:
+        initial *= 0.1 if epoch >= cut else 1.0
+    return initial
+
+
+class _Run:
+    """A training under way: everything that its next epoch depends on."""
+
+    def __init__(
+        self, model: nn.Module, rate: float, momentum: float, decay: float, seed: int
+    ) -> None:
+        self.model = model
+        self.optimiser = torch.optim.SGD(
+            model.parameters(), rate, momentum=momentum, weight_decay=decay
+        )
+        self.shuffle = torch.Generator().manual_seed(seed)
+        self.losses: list[float] = []
+        self.errors: list[float] = []
+        self.test_errors: list[float] = []
+
+    def remaining(self, epochs: int) -> Iterator[int]:
+        """The epochs done, from where the run stands to the last, with a bar on a terminal."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=(console := Console(stderr=True)),
+            transient=True,
+            disable=not console.is_terminal,
+        ) as bar:
+            task = bar.add_task("training", total=epochs, loss="")
+            for done in range(len(self.losses), epochs + 1):
+                loss = f"{self.losses[-1]:.2e}" if self.losses else ""
+                bar.update(task, completed=done, loss=loss)
+                yield done
+
+    def epoch(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        rate: float,
+        test: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """One pass in a new order; a last batch of one sample would break batch normalisation."""
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        total, wrong = 0.0, torch.zeros((), dtype=torch.long, device=labels.device)
+        order = torch.randperm(len(labels), generator=self.shuffle).to(labels.device)
+        for chosen in order.split(batch_size):
+            if len(chosen) == 1 and len(labels) > 1:
+                continue
+            self.optimiser.zero_grad(set_to_none=True)
+            logits = _logits(self.model, inputs[chosen])
+            loss = nn.functional.cross_entropy(logits, labels[chosen])
+            loss.backward()
+            self.optimiser.step()
+            total += float(loss.detach()) * len(chosen)
+            wrong += (logits.detach().argmax(dim=1) != labels[chosen]).sum()
+        self.losses.append(total / len(labels))
+        self.errors.append(int(wrong) / len(labels))
+        if test is not None:
+            self.test_errors.append(_error(self.model.eval(), *test, batch_size=1024))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What :meth:`restore` needs: JSON and arrays."""
+        arrays = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for place, parameter in enumerate(self.model.parameters()):
+            buffer = self.optimiser.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                arrays[f"momentum.{place}"] = buffer
+        arrays["shuffle"] = self.shuffle.get_state()
+        arrays["generator.cpu"] = torch.get_rng_state()
+        for device in _cuda(self.model):
+            arrays[f"generator.{device}"] = torch.cuda.get_rng_state(device)
+        progress = {
+            "losses": self.losses,
+            "errors": self.errors,
+            "test_errors": self.test_errors,
+        }
+        return progress, arrays
+
+    def restore(self, progress: dict[str, Any], arrays: dict[str, Tensor]) -> None:
+        """Stand where a run stood when it was saved."""
+        for name in ("losses", "errors", "test_errors"):
+            setattr(self, name, [float(value) for value in progress[name]])
+        self.model.load_state_dict({name: arrays[f"model.{name}"] for name in self._names()})
+        for place, parameter in enumerate(self.model.parameters()):
+            if f"momentum.{place}" in arrays:
+                buffer = torch.empty_like(parameter).copy_(arrays[f"momentum.{place}"])
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
+        self.shuffle.set_state(arrays["shuffle"])
+        torch.set_rng_state(arrays["generator.cpu"])
+        for device in _cuda(self.model):
+            if f"generator.{device}" in arrays:
+                torch.cuda.set_rng_state(arrays[f"generator.{device}"], device)
+
+    def _names(self) -> list[str]:
+        return list(self.model.state_dict())
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Float[Tensor, "b C"]:
+    """A model's logits, by themselves or as ``output.logits``."""
+    output = model(inputs)
+    return getattr(output, "logits", output)
+
+
+def _error(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int | None) -> float:
+    with torch.no_grad():
+        parts = [
+            _logits(model, x).argmax(dim=1) != y
+            for x, y in zip(
+                inputs.split(batch_size or len(labels)),
+                labels.split(batch_size or len(labels)),
+                strict=True,
+            )
+        ]
+    return float(torch.cat(parts).double().mean())
+
+
+def _cuda(model: nn.Module) -> list[int]:
+    """The CUDA devices that a model lies on."""
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+
+
+@contextmanager
+def _own_randomness(model: nn.Module, seed: int) -> Iterator[None]:
+    """Dropout and its like draw from the run's seed; the caller's generators are put back."""
+    with torch.random.fork_rng(devices=_cuda(model)):
+        torch.manual_seed(seed)
+        yield
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
