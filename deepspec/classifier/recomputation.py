@@ -33,8 +33,6 @@ def without_recomputation() -> Iterator[None]:
         "CheckpointFunction": _Direct,
         "_checkpoint_without_reentrant_generator": _nothing_around,
     }
-    known = {
-        name: part for name, part in parts.items() if hasattr(checkpoint, name)
-    }
+    known = {name: part for name, part in parts.items() if hasattr(checkpoint, name)}
     with patch.multiple(checkpoint, **known):
         yield
