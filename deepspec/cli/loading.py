@@ -160,7 +160,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not _is_state_dict(state):
-        found = f"entries {', '.join(map(repr, state))}" if isinstance(state, dict) else type(state)
+        found = (
+            f"entries {', '.join(map(repr, state))}"
+            if isinstance(state, dict)
+            else type(state).__name__
+        )
         raise ValueError(
             f"expected a state dict of tensors in {path}, by itself or under one of "
             f"{', '.join(WRAPPERS)}; got {found}"
