@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +33,8 @@ def without_recomputation() -> Iterator[None]:
         "CheckpointFunction": _Direct,
         "_checkpoint_without_reentrant_generator": _nothing_around,
     }
-    known = {name: part for name, part in parts.items() if hasattr(checkpoint, name)}
-    with patch.multiple(checkpoint, **known):
+    with ExitStack() as stack:
+        for name, part in parts.items():
+            if hasattr(checkpoint, name):
+                stack.enter_context(patch.object(checkpoint, name, part))
         yield

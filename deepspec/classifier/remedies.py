@@ -15,6 +15,8 @@ Result = TypeVar("Result")
 
 # How PyTorch's message begins to say it, and what helps.
 REMEDIES = {
+    "cdist": "write the distance out, as (x[:, None] - c).square().sum(2).sqrt()",
+    "embedding_bag": "use nn.Embedding and take the mean",
     "uninitialized": "run the model once on a batch first, so that lazy modules get their shapes",
     "setup_context": "pass use_reentrant=False to torch.utils.checkpoint",
     "use_reentrant": "pass use_reentrant=False to torch.utils.checkpoint",
@@ -26,6 +28,20 @@ REMEDIES = {
     "dtype": "pass dtype= the one that the model's forward pass is written for",
     "expected scalar type": "pass dtype= the one that the model's forward pass is written for",
 }
+
+
+# Operations without a second derivative, as PyTorch's message names them.
+WRITTEN_OUT = {
+    "cdist": "pass compute_mode='use_mm_for_euclid_dist' to torch.cdist, or write it out",
+    "embedding_bag": "use nn.Embedding and take the mean",
+    "hardsigmoid": "write it out as nn.functional.relu6(x + 3) / 6",
+}
+
+
+def second_order_remedy(said: str) -> str:
+    """What to do about an operation that cannot be differentiated twice."""
+    found = (hint for sign, hint in WRITTEN_OUT.items() if sign in said.lower())
+    return next(found, "write the layer with operations that have one")
 
 
 def explained(work: Callable[[], Result], doing: str, function: LogitFunction) -> Result:

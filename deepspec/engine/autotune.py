@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction, innermost_module
+from deepspec.classifier.remedies import second_order_remedy
 from deepspec.engine.autodiff import (
     HessianProducts,
     JacobianProducts,
@@ -25,6 +26,15 @@ from deepspec.engine.autodiff import (
     ReverseOverForward,
     ReverseOverReverse,
     TransientJacobian,
+)
+from deepspec.engine.errors import NoSecondDerivative, WrongDerivative, WrongSecondDerivative
+from deepspec.engine.verification import (
+    SHIFT,
+    DoubleFunction,
+    culprit,
+    curved,
+    first_order_is_wrong,
+    second_order_is_wrong,
 )
 
 Result = TypeVar("Result")
@@ -64,7 +74,11 @@ class Autotuner:
         What it gets wrong (PyTorch's forgets padding_idx) may show in one batch only.
         """
         if "forward mode" not in self.plan:
-            fault = next(filter(None, map(_fault_of_forward_mode, functions)), None)
+            fault: str | None = None
+            for index, function in enumerate(functions):
+                fault = fault or _fault_of_forward_mode(function)
+                if index & (index + 1) == 0:  # batches 0, 1, 3, 7, …
+                    fault = _verified(function, fault)
             if fault:
                 warnings.warn(
                     f"{fault}; using reverse mode twice, which is slower",
@@ -79,22 +93,22 @@ class Autotuner:
     ) -> type[ReverseOverForward] | type[ReverseOverReverse]:
         """The fastest way to differentiate a gradient here, of those that work on this model.
 
-        Not every derivative rule of PyTorch can be differentiated again. Reverse mode twice must
-        give a symmetric matrix, and the others what it gives.
+        Not every derivative rule of PyTorch can be differentiated again. Each nesting must give
+        difference quotients of the gradient; those that do must agree on this batch.
 
         Raises
         ------
-        ArithmeticError
-            If reverse mode twice is not symmetric.
+        NoSecondDerivative
+            If no nesting works; :class:`WrongSecondDerivative` if one works and is wrong.
         """
         if "hessian: nesting" not in self.plan:
-            forward = self.forward_mode([function])
-            self._require_symmetry(function, gradient)
+            names = list(NESTINGS) if self.forward_mode([function]) else [REVERSE_TWICE]
+            right = _right_nestings(function, names)
             vector, scratch = probe(function, 0), probe(function, 1)
             works = {}
-            for name in NESTINGS if forward else (REVERSE_TWICE,):
+            for name in right:
                 products = NESTINGS[name](function, gradient)
-                if name == REVERSE_TWICE or self._same(products, function, gradient):
+                if name == right[-1] or self._same(products, function, gradient, right[-1]):
                     works[name] = partial(products.product, vector, scratch)
             self.plan["hessian: nesting"] = fastest(works, vector.device)
         return NESTINGS[str(self.plan["hessian: nesting"])]
@@ -127,35 +141,25 @@ class Autotuner:
         """Whether a linearised gradient gives what reverse mode twice gives; tried once a kind."""
         name = f"{kind}: linearised"
         if name not in self.plan:
-            self._require_symmetry(function, gradient)
-            self.plan[name] = "right" if self._same(held, function, gradient) else "wrong"
+            self.nesting(function, gradient)
+            right = str(self.plan["hessian: nesting"])
+            agrees = self._same(held, function, gradient, right)
+            self.plan[name] = "right" if agrees else "wrong"
         return self.plan[name] == "right"
 
     def _same(
-        self, products: HessianProducts, function: LogitFunction, gradient: LogitGradient
+        self,
+        products: HessianProducts,
+        function: LogitFunction,
+        gradient: LogitGradient,
+        right: str,
     ) -> bool:
         vector = probe(function, 0)
         found, expected = torch.zeros_like(vector), torch.zeros_like(vector)
-        ReverseOverReverse(function, gradient).product(vector, expected)
+        NESTINGS[right](function, gradient).product(vector, expected)
         worked = attempt(_then_true, partial(products.product, vector, found))
         error = float((found - expected).norm())
         return bool(worked) and error <= _rounding(vector) * float(expected.norm())
-
-    def _require_symmetry(self, function: LogitFunction, gradient: LogitGradient) -> None:
-        u, v = probe(function, 0), probe(function, 1)
-        Hu, Hv = torch.zeros_like(u), torch.zeros_like(v)
-        products = ReverseOverReverse(function, gradient)
-        products.product(u, Hu)
-        products.product(v, Hv)
-        size = float(Hu.norm() * v.norm() + Hv.norm() * u.norm())
-        error = abs(float(Hu @ v) - float(u @ Hv))
-        if error > _rounding(u) * size and error > _noise(function, u, v):
-            raise ArithmeticError(
-                f"expected a symmetric Hessian, but PyTorch's second derivative of "
-                f"{type(function.model).__name__} is not: one of its layers has a wrong rule "
-                "(weight_norm has, in some versions). G and its parts are not affected; for the "
-                "Hessian, replace that layer, for example by remove_parametrizations"
-            )
 
     def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
         """How many columns to take as one more batch dimension; 1 where nothing is gained.
@@ -237,11 +241,85 @@ def _rounding(vector: Tensor) -> float:
     return torch.finfo(vector.dtype).eps ** 0.5
 
 
-def _noise(function: LogitFunction, u: Tensor, v: Tensor) -> float:
-    """What rounding alone may leave of uᵀHv where a fit is so perfect that H is zero."""
-    jacobian, squared = ReverseJacobian(function), torch.zeros_like(u)
-    jacobian.vjp(jacobian.jvp(u), squared)
-    return 1e3 * torch.finfo(u.dtype).eps * float(squared.norm() * v.norm())
+def _verified(function: LogitFunction, fault: str | None) -> str | None:
+    """What is wrong with forward mode, should difference quotients say so.
+
+    Raises
+    ------
+    WrongDerivative
+        If reverse mode twice is wrong as well.
+    """
+    wrong = partial(_is_wrong, first_order_is_wrong)
+    if fault is None and not wrong(function, TransientJacobian):
+        return None
+    if not wrong(function, ReverseJacobian):
+        return fault or f"forward mode gives a wrong derivative of {type(function.model).__name__}"
+    name = culprit(DoubleFunction.of(function), lambda call: _or_raises(call, ReverseJacobian))
+    raise WrongDerivative(
+        f"expected the derivatives of {name} to be difference quotients of what it computes, but "
+        "they are not, in forward and in reverse mode; in an autograd.Function, correct backward "
+        "and jvp, make backward differentiable (no once_differentiable, no detach), or write it "
+        "with PyTorch's own operations"
+    )
+
+
+def _or_raises(function: LogitFunction, kind: type[TransientJacobian]) -> bool:
+    return first_order_is_wrong(function, kind)
+
+
+def _is_wrong(
+    check: Callable[[LogitFunction, Callable], bool], function: LogitFunction, kind: Callable
+) -> bool:
+    """Whether a check fails at θ and, should a kink lie there, a little beside it."""
+    for shift in (0.0, SHIFT):
+        try:
+            double = DoubleFunction.of(function, shift)
+            double(double.parameters)
+        except Exception:
+            return False  # a model written for one precision alone cannot be judged in another
+        if not check(double, kind):
+            return False
+    return True
+
+
+def _right_nestings(function: LogitFunction, names: list[str]) -> list[str]:
+    """The nestings whose products are difference quotients of the gradient."""
+    right, wrong = [], False
+    error: Exception | None = None
+    for name in names:
+        try:
+            # Reverse mode twice allows everything else to fail, and must itself be tried.
+            if _is_wrong(second_order_is_wrong, function, NESTINGS[name]):
+                wrong = True
+            else:
+                vector = probe(function, 0)
+                NESTINGS[name](function.head(1), curved).product(vector, vector.clone())
+                right.append(name)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, NotImplementedError) as raised:
+            error = raised
+    if right:
+        return right
+
+    def fails(call: LogitFunction) -> bool:
+        try:
+            return second_order_is_wrong(call, ReverseOverReverse)
+        except (RuntimeError, NotImplementedError):
+            return True
+
+    name = culprit(DoubleFunction.of(function), fails)
+    if wrong:
+        raise WrongSecondDerivative(
+            f"expected second derivatives of {name} to be difference quotients of its gradient, "
+            "but every way to compute them is wrong (weight_norm's rule is, in some versions, and "
+            "that of a function which keeps an intermediate). First derivatives were checked and "
+            "are right; for the Hessian, replace that layer, for example by remove_parametrizations"
+        )
+    raise NoSecondDerivative(
+        f"expected {name} to have a second derivative, but PyTorch has none ({error}); "
+        f"{second_order_remedy(str(error))}. First derivatives were checked and are right"
+    ) from error
 
 
 def _agrees_together(batch: JacobianProducts, few: Tensor) -> bool:

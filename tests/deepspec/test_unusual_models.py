@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from deepspec import ClassStructure, GaussNewton, Hessian, Problem, attribute
+from deepspec import ClassStructure, GaussNewton, Hessian, Problem, attribute, exact_spectrum
 from tests import oracles
 
 
