@@ -50,7 +50,10 @@ def as_labels(y: object, samples: int, num_classes: int) -> Int[np.ndarray, " n"
     """
     labels = np.asarray(y)
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got dtype {labels.dtype}; use y.astype(int)")
+        raise TypeError(
+            f"labels must be integers, got dtype {labels.dtype}; y.astype(int) keeps whole "
+            "numbers, and would make one class of soft labels, which have no class structure"
+        )
     if labels.shape != (samples,):
         raise ValueError(f"labels must have shape ({samples},), one a sample; got {labels.shape}")
     outside = (labels < 0) | (labels >= num_classes)

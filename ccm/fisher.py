@@ -72,7 +72,7 @@ def as_probabilities(probabilities: object, samples: int) -> Float[np.ndarray, "
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
             f"probabilities must be non-negative and sum to one in each row, but row {row} is "
-            f"{array[row]}; apply a softmax to logits first"
+            f"{array[row]}; of logits take the softmax, of counts the shares"
         )
     return array
 

@@ -11,7 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deepspec.classifier.arguments import as_memory_budget, as_model, as_num_classes
+from deepspec.classifier.arguments import (
+    as_flag,
+    as_memory_budget,
+    as_model,
+    as_num_classes,
+    as_plan,
+    as_selection,
+)
 from deepspec.classifier.batches import Batches
 from deepspec.classifier.checks import logits_and_labels, require_repeatable
 from deepspec.classifier.dependence import require_dependence
@@ -90,7 +97,8 @@ class Problem:
         num_classes = as_num_classes(num_classes)
         require_where(logits)
         model = as_model(model)
-        self.space = parameter_space(model, select)
+        verify = as_flag("verify", verify)
+        self.space = parameter_space(model, as_selection(select))
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = reference.dtype if dtype is None else dtype
         if not isinstance(self.dtype, torch.dtype):
@@ -193,7 +201,7 @@ class Problem:
 
     @plan.setter
     def plan(self, plan: dict[str, str | int]) -> None:
-        self.engine.follow(plan)
+        self.engine.follow(as_plan(plan))
 
     @property
     def size(self) -> int:
@@ -245,6 +253,11 @@ class Problem:
 
     def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
         """e_y for each label, float64."""
+        if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
+            raise TypeError(
+                f"expected labels as an integer tensor of shape (b,), got {labels!r:.60}; for "
+                "example problem.labels"
+            )
         return torch.nn.functional.one_hot(labels, self.num_classes).double()
 
     def gradient(self) -> Float[Tensor, " p"]:

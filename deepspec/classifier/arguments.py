@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import operator
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from deepspec.classifier.failures import raised
 
 
 def as_memory_budget(budget: Any) -> int | float:
@@ -87,3 +90,62 @@ def as_model(model: Any) -> nn.Module:
             "the module it was made from"
         )
     return model
+
+
+def as_plan(plan: Any) -> dict[str, str | int]:
+    """A plan, as :attr:`deepspec.Problem.plan` gave it.
+
+    Raises
+    ------
+    TypeError
+        If it is no mapping of names to choices.
+    """
+    if not isinstance(plan, Mapping) or not all(
+        isinstance(name, str) and isinstance(choice, str | int) for name, choice in plan.items()
+    ):
+        raise TypeError(
+            f"expected a plan, a dict of choices by name, got {plan!r:.60}; take the plan of a "
+            "problem with the same net and data"
+        )
+    return dict(plan)
+
+
+def as_selection(select: Any) -> Callable[[str, nn.Parameter], bool] | None:
+    """The function that says what θ contains, which then says so when it fails.
+
+    Raises
+    ------
+    TypeError
+        If it is no function; ValueError, later, with what it raised.
+    """
+    if select is None:
+        return None
+    if not callable(select) or isinstance(select, type):
+        raise TypeError(
+            f"expected select as a function of a name and a parameter, got {select!r:.60}; for "
+            "example select=lambda name, parameter: name.startswith('head')"
+        )
+
+    def selects(name: str, parameter: nn.Parameter) -> bool:
+        try:
+            return bool(select(name, parameter))
+        except Exception as error:
+            raise ValueError(
+                f"expected select(name, parameter) to be true or false for {name!r}, but it raised "
+                f"{raised(error)}"
+            ) from error
+
+    return selects
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """True or False.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"expected {name} as True or False, got {value!r:.60}")
+    return bool(value)

@@ -28,7 +28,7 @@ def available_device(
     try:
         found = torch.empty(0, device=wanted).device
     # Each backend has its own way to say that it is not there.
-    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:
         raise ValueError(_unavailable(wanted)) from error
     if found.type == "meta":
         raise ValueError(_unavailable(wanted))

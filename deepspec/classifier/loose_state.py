@@ -23,7 +23,7 @@ from torch import Tensor, nn
 # hooks of this package write is what it asks for.
 NOT_ENTERED = {*sys.stdlib_module_names, "torch", "numpy", "deepspec"}
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-HOOKS = tuple(name for name in OF_EVERY_MODULE if name.endswith("_hooks"))
+HOOKS = frozenset(name for name in OF_EVERY_MODULE if name.endswith("_hooks"))
 PLAIN = (bool, int, float, complex, str, bytes, type, type(None), ModuleType, torch.dtype)
 
 
@@ -129,15 +129,17 @@ class _Walk:
         own = vars(module)
         self._undo.append(functools.partial(_restore_dict, own, own.copy()))
         for name in ("_parameters", "_buffers", "_modules"):
-            self._undo.append(functools.partial(_restore_dict, own[name], own[name].copy()))
+            registered = own[name]
+            self._undo.append(functools.partial(_restore_dict, registered, registered.copy()))
             # A module in a plain list is one that PyTorch's own walk misses.
             if id(module) not in self._known:
-                self._entries(own[name])
-        for name in HOOKS:
-            for hook in list((own.get(name) or {}).values()):
-                self._converted(hook)
-        for name in own.keys() - OF_EVERY_MODULE:
-            self._slot(own, name, own[name])
+                self._entries(registered)
+        for name, value in tuple(own.items()):
+            if name not in OF_EVERY_MODULE:
+                self._slot(own, name, value)
+            elif value and name in HOOKS:
+                for hook in tuple(value.values()):
+                    self._converted(hook)
         if type(module).__module__.partition(".")[0] not in NOT_ENTERED:
             self._class(type(module))
 
@@ -280,8 +282,9 @@ def _tensors_in(*holders: Any) -> bool:
 
 
 def _restore_dict(holder: dict, before: dict) -> None:
-    for key in holder.keys() - before.keys():
-        del holder[key]
+    if len(holder) != len(before) or holder.keys() != before.keys():
+        for key in holder.keys() - before.keys():
+            del holder[key]
     holder.update(before)
 
 

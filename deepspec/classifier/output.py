@@ -58,7 +58,7 @@ def logits_of(output: Any, where: Where) -> Any:
         if isinstance(where, str) and not isinstance(output, Mapping):
             return getattr(output, where)
         return output[where]
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"expected the logits at {where!r} of the model's output, got {kind_of(output)}; pass "
             "another logits="

@@ -284,6 +284,16 @@ ROWS: list[Row] = [
     ("device meta", lambda: (net(), (X, y), {"device": "meta"}), V, "got 'meta'"),
     ("gpu", lambda: (net(), (X, y), {"device": "gpu"}), V, "got 'gpu'"),
     ("device 2.5", lambda: (net(), (X, y), {"device": 2.5}), V, "got '2.5'"),
+    ("device too large", lambda: (net(), (X, y), {"device": 10**30}), V, "available"),
+    ("index too large", lambda: (net(), (X, y), {"logits": 10**30}), V, "logits at 10000"),
+    ("select", lambda: (net(), (X, y), {"select": ["weight"]}), T, r"function.*got \['weight'\]"),
+    (
+        "select of one",
+        lambda: (net(), (X, y), {"select": lambda name: 1}),
+        V,
+        "for 'weight'.*TypeE",
+    ),
+    ("verify", lambda: (net(), (X, y), {"verify": torch.ones(2)}), T, "verify as True or False"),
 ]
 
 
@@ -304,3 +314,18 @@ def test_what_a_worker_raises_comes_in_one_line() -> None:
         Problem(linear(), loader)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    "plan", [None, 3, "fast", [1, 2], {1: 2}, {"forward mode": None}, linear()]
+)
+def test_what_is_no_plan_is_refused(plan: object) -> None:
+    problem = Problem(linear(), (X, y))
+    with pytest.raises(TypeError, match="expected a plan"):
+        problem.plan = plan
+
+
+@pytest.mark.parametrize("labels", [None, 3, X, torch.ones(3), y.numpy()])
+def test_one_hot_wants_class_indices(labels: object) -> None:
+    with pytest.raises(TypeError, match="integer tensor of shape"):
+        Problem(linear(), (X, y)).one_hot(labels)
