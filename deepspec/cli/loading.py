@@ -136,8 +136,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no file"
-        raise FileNotFoundError(f"expected weights at {path}, found {found}")
+        there = "a folder" if path.is_dir() else "no file"
+        raise FileNotFoundError(f"expected weights at {path}, found {there}")
     if path.stat().st_size == 0:
         raise ValueError(f"expected weights in {path}, but the file is empty")
     if path.suffix == ".safetensors":

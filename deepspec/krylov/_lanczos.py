@@ -19,7 +19,7 @@ from deepspec.krylov._progress import progress
 from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
-from deepspec.storage.checkpoint import Checkpoint, as_tensor
+from deepspec.storage.checkpoint import Checkpoint, as_tensor, finite, require
 
 Reorthogonalize = Literal["none", "full"]
 
@@ -127,15 +127,29 @@ class Recurrence:
         return {"exhausted": self.exhausted, "scale": self._scale.hex()}, arrays
 
     def restore(self, saved: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-        """Become the run whose :meth:`state` this is."""
-        self.alphas, self.betas = arrays["alphas"].tolist(), arrays["betas"].tolist()
-        self.current = arrays["current"].to(self.operator.device)
+        """Become the run whose :meth:`state` this is.
+
+        Raises
+        ------
+        ValueError
+            If the parts of the state do not fit each other or the run.
+        """
+        count, numbers = len(arrays["alphas"]), torch.zeros((), dtype=torch.float64)
+        require(count <= self.steps, "the number of steps")
+        alphas = finite(arrays["alphas"], "the diagonal", (count,), numbers)
+        betas = finite(arrays["betas"], "what is beside the diagonal", (count,), numbers)
+        require(bool((betas >= 0).all()), "what is beside the diagonal")
+        size, like = (self.current.shape[0],), self.current
+        self.current = finite(arrays["current"], "the last vector", size, like)
+        require(("previous" in arrays) == (count > 0), "the vector before the last")
         self.previous = None
-        if "previous" in arrays:
-            self.previous = arrays["previous"].to(self.operator.device)
+        if count > 0:
+            self.previous = finite(arrays["previous"], "the vector before the last", size, like)
         if self.basis is not None:
-            self.basis[: len(self.alphas)] = arrays["basis"].to(self.operator.device)
-        self.exhausted, self._scale = saved["exhausted"], float.fromhex(saved["scale"])
+            self.basis[:count] = finite(arrays["basis"], "the basis", (count, *size), like)
+        self.alphas, self.betas = alphas.tolist(), betas.tolist()
+        self.exhausted, self._scale = saved["exhausted"] is True, float.fromhex(saved["scale"])
+        require(0 <= self._scale < math.inf, "the scale")
 
 
 def lanczos(
@@ -207,7 +221,8 @@ def lanczos(
     store = open_checkpoint(checkpoint, checkpoint_every, A, "lanczos", settings)
     saved = store.load()
     if saved is not None:
-        run.restore(*saved)
+        with store.restoring():
+            run.restore(*saved)
     complete(run, store)
     return run.tridiagonal()
 

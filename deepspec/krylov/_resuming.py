@@ -13,7 +13,7 @@ from torch import Tensor
 from deepspec.krylov._arguments import not_finite
 from deepspec.krylov._lanczos import open_checkpoint
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import Checkpoint
+from deepspec.storage.checkpoint import Checkpoint, finite, require
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -54,8 +54,17 @@ class Images:
         return self._rows[: self.done]
 
     def restore(self, rows: Float[Tensor, "done p"]) -> None:
-        """Go on from these :attr:`rows`."""
-        self.done = rows.shape[0]
+        """Go on from these :attr:`rows`.
+
+        Raises
+        ------
+        ValueError
+            If there are more than columns, or they are of another kind.
+        """
+        done, size = rows.shape[0], self._rows.shape[1]
+        require(done <= self._rows.shape[0], "the number of images")
+        rows = finite(rows, "the images", (done, size), self._rows)
+        self.done = done
         self.rows.copy_(rows)
 
     def complete(self, after_block: Callable[[int], None]) -> None:

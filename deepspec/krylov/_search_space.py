@@ -23,6 +23,7 @@ from deepspec.krylov._arguments import not_finite
 from deepspec.krylov._inner import pieces
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
+from deepspec.storage.checkpoint import finite, require, whole
 
 
 class SearchSpace:
@@ -168,10 +169,28 @@ class SearchSpace:
         return progress, arrays
 
     def restore(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-        """Become the space whose :meth:`state` this is."""
-        self.members, self.pending = list(progress["members"]), list(progress["pending"])
-        self.products = int(progress["products"])
-        self.scale = float.fromhex(progress["scale"])
-        self.used = arrays["rows"].shape[0]
-        self.rows[: self.used] = arrays["rows"].to(self.rows.device)
-        self.matrix, self.coupling = arrays["matrix"].numpy(), arrays["coupling"].numpy()
+        """Become the space whose :meth:`state` this is.
+
+        Raises
+        ------
+        ValueError
+            If the parts of the state do not fit each other: each row in use is a member or
+            pending, once; the rows are orthonormal; H is symmetric.
+        """
+        members, pending = progress["members"], progress["pending"]
+        used = len(members) + len(pending)
+        require(used <= self.rows.shape[0], "the number of vectors")
+        require(sorted([*members, *pending]) == list(range(used)), "the list of vectors")
+        rows = finite(arrays["rows"], "the basis", (used, self.rows.shape[1]), self.rows)
+        off = rows @ rows.T - torch.eye(used, dtype=rows.dtype, device=rows.device)
+        require(used == 0 or float(off.abs().max()) < 1e-3, "the basis")
+        m, square = len(members), torch.zeros((), dtype=torch.float64)
+        matrix = finite(arrays["matrix"], "the operator's matrix", (m, m), square)
+        require(torch.equal(matrix, matrix.T), "the operator's matrix")
+        coupling = finite(arrays["coupling"], "the residuals", (len(pending), m), square)
+        scale = float.fromhex(progress["scale"])
+        require(math.isfinite(scale) and scale >= 0, "the scale")
+        self.products = whole(progress["products"], "the number of products", m)
+        self.members, self.pending, self.used, self.scale = members, pending, used, scale
+        self.rows[:used] = rows
+        self.matrix, self.coupling = matrix.numpy(), coupling.numpy()

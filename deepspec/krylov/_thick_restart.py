@@ -16,7 +16,7 @@ from deepspec.krylov._results import Eigenpairs, NotConverged
 from deepspec.krylov._search_space import SearchSpace
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
-from deepspec.storage.checkpoint import Checkpoint
+from deepspec.storage.checkpoint import Checkpoint, require, whole
 
 # Told to the operator before a search starts; how many there will be is not known then.
 EXPECTED_PRODUCTS = 60
@@ -196,9 +196,20 @@ class Search:
         return {**saved, **own, **floats}, arrays
 
     def restore(self, saved: dict[str, Any], arrays: dict[str, Tensor]) -> None:
+        """Become the search whose :meth:`state` this is.
+
+        Raises
+        ------
+        ValueError
+            If the parts of the state do not fit each other.
+        """
         self.space.restore(saved, arrays)
-        self.thrown, self.chain = saved["thrown"], saved["chain"]
-        self.needed = saved["needed"]
-        self.missed = float.fromhex(saved["missed"])
-        self.forgotten = float.fromhex(saved["forgotten"])
-        self.bar = float.fromhex(saved["bar"])
+        self.thrown = whole(saved["thrown"], "the number of random vectors", 0)
+        self.chain = whole(saved["chain"], "the verification", -1, len(self.space.members))
+        self.needed = whole(saved["needed"], "the verification", 0, self.space.products + 6)
+        self.missed, self.forgotten, self.bar = (
+            float.fromhex(saved[name]) for name in ("missed", "forgotten", "bar")
+        )
+        require(0 <= self.missed <= 1, "the probability of a miss")
+        require(0 <= self.forgotten < math.inf, "the largest residual left out")
+        require(not math.isnan(self.bar), "the sum of the values")

@@ -18,7 +18,7 @@ from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._resuming import Images, opened
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import Checkpoint, load_state, save_state
+from deepspec.storage.checkpoint import Checkpoint, finite, load_state, require, save_state
 
 # The t_i share all columns but one, so the standard error of independent ones is too small. With
 # this factor and Student's, over flat, spiked, geometric, 1/i and indefinite spectra, 4 to 60
@@ -242,10 +242,16 @@ class _Products:
         self.images.restore(arrays["images"])
         if "basis" not in arrays:
             return
-        rows, upper = (arrays[name].to(self.operator.device) for name in ("basis", "upper"))
+        count = self.probes.shape[1]
+        require(self.images.done == count, "the number of images")
+        double = torch.zeros((), dtype=torch.float64, device=self.operator.device)
+        rank = arrays["basis"].shape[0]
+        rows = finite(arrays["basis"], "the basis", (rank, self.operator.size), double)
+        upper = finite(arrays["upper"], "the triangle", (count, count), double)
         dropped = float.fromhex(saved["dropped"])
+        require(0 <= dropped < math.inf, "what was taken for rounding")
         images = Images(self.operator, rows.T)
-        self.basis = _Basis(rows, upper, saved["complete"], dropped, images)
+        self.basis = _Basis(rows, upper, saved["complete"] is True, dropped, images)
         self.basis.images.restore(arrays["basis images"])
 
 
@@ -266,8 +272,9 @@ class _Sketch:
         settings = {"products": products, "seed": seed}
         store, saved = opened(checkpoint, checkpoint_every, A, "sketch", settings)
         taken = _Products(A, count, seed)
-        if saved is not None:
-            taken.restore(*saved)
+        if store is not None and saved is not None:
+            with store.restoring():
+                taken.restore(*saved)
         A.prepare(products)
         found = taken.complete(store)
         basis, self.complete, self.dropped = found.rows.T, found.complete, found.dropped

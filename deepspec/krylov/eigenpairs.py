@@ -108,8 +108,9 @@ def top_eigenpairs(
         store = open_checkpoint(checkpoint, checkpoint_every, A, "top_eigenpairs", settings)
     search = Search(A, k, which, tol, capacity, chosen)
     saved = None if store is None else store.load()
-    if saved is not None:
-        search.restore(*saved)
+    if store is not None and saved is not None:
+        with store.restoring():
+            search.restore(*saved)
     elif start is not None:
         search.space.offer(orthonormal_basis(start).sum(dim=1))
     return search.run(budget, store)

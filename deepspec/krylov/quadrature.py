@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,7 +17,7 @@ from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import Checkpoint
+from deepspec.storage.checkpoint import Checkpoint, as_tensor, finite, require
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,20 +212,23 @@ def run_probes(
 ) -> Quadrature:
     """A run of ``steps`` (SlowLanczos where ``full``) from each of so many random directions."""
     done: list[Tridiagonal] = []
-    held: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+    held: Recurrence | None = None
     saved = None if store is None else store.load()
-    if saved is not None:
+    if store is not None and saved is not None:
         entries, arrays = saved
-        done = [_tridiagonal(arrays, i, entries["ends"][i]) for i in range(len(entries["ends"]))]
-        held = (entries["run"], arrays) if entries["run"] else None
+        with store.restoring():
+            ends = entries["ends"]
+            require(len(ends) <= probes, "the number of runs")
+            done = [_tridiagonal(arrays, i, end, steps) for i, end in enumerate(ends)]
+            if entries["run"]:
+                held = Recurrence(A, unit_probe(A, seed, len(done)), steps, full, seed)
+                held.restore(entries["run"], arrays)
     A.prepare(steps * probes)
-    taken = sum(len(T.diagonal) for T in done) + (0 if held is None else len(held[1]["alphas"]))
+    taken = sum(len(T.diagonal) for T in done) + (0 if held is None else len(held.alphas))
     with progress("Lanczos", steps * probes, taken) as advance:
         for index in range(len(done), probes):
-            run = Recurrence(A, unit_probe(A, seed, index), steps, full, seed)
-            if held is not None:
-                run.restore(*held)
-                held = None
+            run = held or Recurrence(A, unit_probe(A, seed, index), steps, full, seed)
+            held = None
             while not run.finished:
                 run.step()
                 advance()
@@ -252,9 +256,15 @@ def _state(
     return entries, arrays
 
 
-def _tridiagonal(arrays: Mapping[str, Tensor], index: int, end: tuple[str, bool]) -> Tridiagonal:
+def _tridiagonal(
+    arrays: Mapping[str, Tensor], index: int, end: tuple[str, bool], steps: int
+) -> Tridiagonal:
     diagonal, beside = arrays[f"diagonal {index}"], arrays[f"beside {index}"]
-    return Tridiagonal(diagonal, beside, float.fromhex(end[0]), end[1], None)
+    count, last = len(diagonal), float.fromhex(end[0])
+    require(1 <= count <= steps and math.isfinite(last), "a run")
+    finite(diagonal, "the diagonal of a run", (count,), as_tensor([]))
+    finite(beside, "what is beside the diagonal of a run", (count - 1,), as_tensor([]))
+    return Tridiagonal(diagonal, beside, last, end[1] is True, None)
 
 
 def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: bool) -> Quadrature:

@@ -12,11 +12,12 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors.torch
 import torch
@@ -220,6 +221,20 @@ class Checkpoint:
         self.follow(plan)
         return progress, arrays
 
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Around what takes a loaded state up: what does not fit there is a damaged checkpoint.
+
+        Raises
+        ------
+        ValueError
+            For whatever was raised inside because the state is not what it should be.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            raise damaged(self.path / MANIFEST, error) from error
+
     def save(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         """Save now."""
         content = {
@@ -234,6 +249,44 @@ class Checkpoint:
         """Save if it is time; ``state`` is asked only then."""
         if time.monotonic() - self._last >= self.every:
             self.save(*state())
+
+
+def require(holds: bool, what: str) -> None:
+    """Said of a state that is taken up: ``what`` has to be so.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not holds:
+        raise ValueError(f"{what} is not what was saved")
+
+
+def whole(value: object, what: str, least: int, most: int | None = None) -> int:
+    """A whole number of a state, within its range.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    fits = type(value) is int and value >= least and (most is None or value <= most)
+    require(fits, f"{what} ({shortened(value)})")
+    return cast(int, value)
+
+
+def finite(array: Tensor, what: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An array of a state on the device of ``like``, held against its shape and dtype.
+
+    Raises
+    ------
+    ValueError
+        If they differ, or an entry is NaN or infinite.
+    """
+    fits = array.shape == shape and array.dtype == like.dtype
+    require(fits and bool(torch.isfinite(array).all()), what)
+    return array.to(like.device)
 
 
 def as_tensor(values: list[float]) -> Tensor:

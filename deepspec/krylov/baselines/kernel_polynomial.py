@@ -22,7 +22,15 @@ from deepspec.krylov._smearing import cells, check_drawing
 from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import Checkpoint, as_tensor, load_state, save_state
+from deepspec.storage.checkpoint import (
+    Checkpoint,
+    as_tensor,
+    finite,
+    load_state,
+    require,
+    save_state,
+    whole,
+)
 
 RANGE_STEPS = 32  # products for the range (Normalization, [002], Algorithm 4)
 
@@ -182,13 +190,14 @@ def kernel_polynomial_density(
     settings = {"steps": steps, "probes": probes, "margin": margin, "seed": chosen}
     store, saved = opened(checkpoint, checkpoint_every, A, "moments", settings)
     run = _Moments(A, steps, probes, chosen)
-    if saved is None:
+    if store is None or saved is None:
         within = None if store is None else replace(store, path=store.path / "range")
         seen = run_probes(A, RANGE_STEPS, 1, chosen, within)
         run.low, run.high = SpectralDensity(seen, 3.0, 2, margin).range
         run.for_range = seen.products
     else:
-        run.restore(*saved)
+        with store.restoring():
+            run.restore(*saved)
     run.complete(store)
     products = run.for_range + steps * probes
     return KernelPolynomialDensity(torch.stack(run.rows), run.low, run.high, points, products)
@@ -275,12 +284,23 @@ class _Moments:
         """Become the run whose :meth:`state` this is."""
         range_found = saved["range"]
         self.low, self.high = (float.fromhex(range_found[end]) for end in ("low", "high"))
-        self.for_range = range_found["products"]
-        self.rows = [arrays[f"moments {index}"] for index in range(saved["probes"])]
+        require(-math.inf < self.low < self.high < math.inf, "the range")
+        self.for_range = whole(range_found["products"], "the number of products", 0)
+        probes = whole(saved["probes"], "the number of probes", 0, self.probes)
+        each, numbers = 2 * self.steps, as_tensor([])
+        self.rows = [
+            finite(arrays[f"moments {index}"], "the moments", (each,), numbers)
+            for index in range(probes)
+        ]
         if "current" in arrays:
+            like = unit_probe(self.operator, self.seed, 0)
             current, previous = (
-                arrays[n].to(self.operator.device) for n in ("current", "previous")
+                finite(arrays[n], f"the {n} vector", like.shape, like)
+                for n in ("current", "previous")
             )
+            count = len(arrays["moments so far"])
+            require(2 <= count <= each and count % 2 == 0, "the number of moments")
+            moments = finite(arrays["moments so far"], "the moments", (count,), numbers)
             self._running = _Chebyshev(self.operator, current, self.low, self.high)
             self._running.previous = previous
-            self._running.moments = arrays["moments so far"].tolist()
+            self._running.moments = moments.tolist()

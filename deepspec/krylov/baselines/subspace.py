@@ -15,6 +15,7 @@ from deepspec.krylov._progress import progress
 from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._resuming import opened
 from deepspec.operators.base import SymmetricOperator
+from deepspec.storage.checkpoint import finite, whole
 
 
 def subspace_iteration(
@@ -65,13 +66,16 @@ def subspace_iteration(
     store, saved = opened(checkpoint, checkpoint_every, A, "subspace_iteration", settings)
     A.prepare(k * iterations)
     image: Tensor | None = None
-    if saved is None:
-        done = 0
-        basis = _orthonormal(torch.stack([unit_probe(A, chosen, i) for i in range(k)], dim=1))
+    basis, done = torch.stack([unit_probe(A, chosen, i) for i in range(k)], dim=1), 0
+    if store is None or saved is None:
+        basis = _orthonormal(basis)
     else:
-        done = saved[0]["iterations"]
-        restored = {name: array.to(A.device) for name, array in saved[1].items()}
-        basis, image = restored["basis"], restored.get("image")
+        with store.restoring():
+            done = whole(saved[0]["iterations"], "the number of iterations", 0, iterations)
+            found = {
+                name: finite(array, name, basis.shape, basis) for name, array in saved[1].items()
+            }
+            basis, image = found["basis"], found.get("image")
     with progress("subspace iteration", iterations, done) as advance:
         while done < iterations:
             basis = _orthonormal(A @ basis)
