@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,10 @@ from torch import nn
 
 from deepspec.cli.loading import from_factory, load_weights
 from deepspec.problem import Problem
-from deepspec.zoo import networks
-from deepspec.zoo.datasets import digits
+from deepspec.zoo.registry import NETWORKS, dataset, known_network, network
 from deepspec.zoo.training import Training, train
 
-BUILT_IN: dict[str, Callable[..., nn.Module]] = {"mlp": networks.mlp, "convnet": networks.convnet}
+BUILT_IN = NETWORKS
 DIGITS = "digits"
 PER_CLASS, EPOCHS, LEARNING_RATE = 100, 60, 0.05
 
@@ -55,7 +53,7 @@ def prepare(
         If an option is given that would have no effect; see also :func:`built_in`, :func:`own`.
     """
     on_digits = data == DIGITS
-    trained_here = model in BUILT_IN and weights is None and on_digits
+    trained_here = known_network(model) and weights is None and on_digits
     for name, given, used, why in (
         ("--test-data", test_data, not on_digits, "the digits bring their own"),
         ("--per-class", per_class, on_digits, "all of your own data are used"),
@@ -76,8 +74,8 @@ def built_in(
     name: str, per_class: int, epochs: int, learning_rate: float, seed: int, **options: Any
 ) -> Net:
     """A built-in net, trained on the digits; says so where it does not reach zero error."""
-    split = digits(per_class, seed, image=name == "convnet")
-    model = BUILT_IN[name](seed=seed)
+    split = dataset(DIGITS, per_class, seed, for_network=name)
+    model = network(name, split.shape, split.num_classes, seed)
     as_built = copy.deepcopy(model).eval()
     training = train(model, *split.train, epochs=epochs, learning_rate=learning_rate, seed=seed)
     if training.error_rate > 0:
@@ -111,7 +109,10 @@ def own(
     """
     # The user's functions draw from the global generator; --seed is to govern them too.
     torch.manual_seed(seed)
-    model = BUILT_IN[model_name](seed=seed) if model_name in BUILT_IN else from_factory(model_name)
+    split = dataset(DIGITS, per_class, seed, for_network=model_name)
+    # A bare word can only be meant as a net's name, so the nearest one is told.
+    known = known_network(model_name) or not set(":./\\") & set(model_name)
+    model = network(model_name, split.shape, 10, seed) if known else from_factory(model_name)
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"expected {model_name} to return a torch.nn.Module, got {type(model).__name__}"
@@ -129,7 +130,6 @@ def own(
     train_data: Any
     held_out: Any
     if data == DIGITS:
-        split = digits(per_class, seed, image=model_name == "convnet")
         train_data, held_out = split.train, split.test
     else:
         train_data = from_factory(data)
