@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from deepspec.classifier.batches import move
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.parameters import ParameterSpace
+from deepspec.classifier.trees import move
 from deepspec.engine.autodiff import HessianProducts, JacobianProducts, LogitGradient
 
 STEP, TOLERANCE, SHIFT, ROWS = 1e-6, 1e-5, 1e-3, 3

@@ -166,7 +166,7 @@ def test_weights_that_would_run_code_are_refused(
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_files_that_are_no_weights_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged|expected a safetensors file"):
+    with pytest.raises(ValueError, match=r"damaged|expected a safetensors file|the file is empty"):
         load_weights(mlp(), tmp_path / name)
 
 
@@ -176,7 +176,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no header")
     with pytest.raises(ValueError, match="do not fit"):
         load_weights(mlp(), tmp_path / "small.pt")
-    with pytest.raises(ValueError, match=r"state dict.* got <class 'list'>"):
+    with pytest.raises(ValueError, match=r"state dict.* got list"):
         load_weights(mlp(), tmp_path / "list.pt")
     torch.save({"net": mlp().state_dict(), "epoch": 3}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"under one of state_dict, .* got entries 'net', 'epoch'"):
