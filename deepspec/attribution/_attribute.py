@@ -23,6 +23,7 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.engine.errors import NoSecondDerivative
 from deepspec.problem import Problem
 
 LARGE = 2 * 10**8
@@ -288,7 +289,7 @@ def _hessian(
             HessianSide,
             lambda place: hessian_side(measuring(), net, edge, place),
         )
-    except (ArithmeticError, NotImplementedError) as error:
+    except (NoSecondDerivative, ArithmeticError, NotImplementedError) as error:
         return None, str(error)
     return found, ""
 
