@@ -6,11 +6,18 @@ mostly in the cross-class part: ‖P_cross s_i‖² > 1/2 for the eigenvector s_
 threshold at which no eigenvalue can belong to two parts.
 
 Whether cross-class means *cause* them is asked where they are. A knockout of rank r takes r
-eigenvalues away somewhere. With d(x) the number it takes from above x, 0 ≤ d ≤ r, and the stretch
-[a, b] in which the mini-bulk lies, d(a) − d(b) is the number it takes from there. Divided by the
-number of mini-bulk eigenvalues in the stretch, that is 1 where the stretch loses them all, wherever
-the bulk lies: what enters it from the right and leaves it to the left cancels out. By chance a
-knockout takes of the stretch what its share of all the eigenvalues is, which the nulls measure.
+eigenvalues away somewhere: let d(x) be the number it takes from above x, 0 ≤ d ≤ r, and F(x) the
+number of mini-bulk eigenvalues above x. What takes the mini-bulk and nothing else has d = F, so
+
+    R = 1 − sup_x |d(x) − F(x)| / #mini-bulk,   x from the mini-bulk's low end upwards,
+
+is 1 for it, wherever the bulk lies. A mini-bulk to the *right* of the bulk is missed by a knockout
+that acts on the bulk, d = 0 where F is full. To the *left*, any knockout that is not aligned with
+the mini-bulk stirs scatter into those small eigenvalues and lifts them, so that to count what is
+gone from there would not do; but it takes its r from the bulk above, where F = 0. *Inside*, a
+knockout that acts on everything alike has losses spread over the bulk, about one half away from a
+mini-bulk that is narrow, and closer to one that is as wide as the bulk: then nulls are high, and
+rightly so. Losses below the low end are not counted: those that pure rank costs end up there.
 
 d(x) needs no eigenvalue problem of its own. For nonsingular M and orthonormal E with complement W
 the inertias add up, In(M) = In(WᵀM W) + In(EᵀM⁻¹E) (Haynsworth 1968, for the block inverse), so
@@ -30,6 +37,8 @@ from deepspec.class_structure.parts import CrossClass, MeanPart, WithinClass
 
 MAJORITY = 0.5
 STRETCH = (0.025, 0.975)
+# Counts are taken just beside eigenvalues, at this many quantiles.
+TOUCH, COMPARED = 1e-9, 33
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -94,16 +103,32 @@ class Located:
         return int((torch.linalg.eigvalsh((core + core.T) / 2) > 0).sum())
 
     def removed(self, part: MeanPart) -> float:
-        """The share of the stretch's mini-bulk eigenvalues that a knockout takes from there."""
+        """R: how nearly a knockout takes the mini-bulk's eigenvalues, and nothing else."""
+        mine = self.values[self.members]
+        if not len(mine):
+            return float("nan")
+        low = float(mine.min()) * (1 - TOUCH)
+        basis = part.basis
+        worst = 0
+        for level in [low, *(float(v) * (1 + TOUCH) for v in self._levels(low))]:
+            wanted = int((mine > level).sum())
+            worst = max(worst, abs(self.taken_above(basis, level) - wanted))
+        return max(0.0, 1.0 - worst / len(mine))
+
+    def _levels(self, low: float) -> Float[Tensor, " q"]:
+        """Where to compare: quantiles of all that lies above, and of the mini-bulk."""
+        above, mine = self.values[self.values > low], self.values[self.members]
+        at = torch.linspace(0, 1, COMPARED, dtype=torch.float64, device=above.device)
+        quantiles = [torch.quantile(v, at, interpolation="nearest") for v in (above, mine)]
+        return torch.cat(quantiles).unique()
+
+    def left_there(self, part: MeanPart) -> float:
+        """How many eigenvalues of the mini-bulk's stretch a knockout leaves there."""
         low, high = self.stretch
         there = int(((self.values >= low) & (self.values <= high) & self.members).sum())
-        if not there:
-            return float("nan")
-        basis = part.basis
-        # Just outside the stretch: the eigenvalues that end it are inside.
-        below, above = low * (1 - 1e-9), high * (1 + 1e-9)
-        taken = self.taken_above(basis, below) - self.taken_above(basis, above)
-        return min(1.0, max(0.0, taken / there))
+        below, above = low * (1 - TOUCH), high * (1 + TOUCH)
+        taken = self.taken_above(part.basis, below) - self.taken_above(part.basis, above)
+        return float(max(0, there - taken))
 
 
 def locate(gram: Gram, cross: CrossClass) -> Located:
@@ -125,9 +150,6 @@ def locate(gram: Gram, cross: CrossClass) -> Located:
 def describe_mini_bulk(located: Located, cross: CrossClass) -> MiniBulk:
     """Where it is, how separate from the bulk, and what is left there after the knockout."""
     mine, bulk = located.values[located.members], located.values[located.bulk]
-    low, high = located.stretch
-    there = int(((mine >= low) & (mine <= high)).sum()) if len(mine) else 0
-    removed = located.removed(cross) if there else float("nan")
     return MiniBulk(
         count=len(mine),
         rank=cross.rank,
@@ -136,7 +158,7 @@ def describe_mini_bulk(located: Located, cross: CrossClass) -> MiniBulk:
         bulk_quantiles=_quantiles(bulk, QUANTILES),
         decades=decades_between(mine, bulk),
         outside=_outside(mine, bulk),
-        left=there * (1 - removed) if there else 0.0,
+        left=located.left_there(cross) if len(mine) else 0.0,
     )
 
 

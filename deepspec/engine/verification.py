@@ -48,7 +48,7 @@ class DoubleFunction(LogitFunction):
     """A logit function of a few rows in float64, at θ or a little beside it."""
 
     @staticmethod
-    def of(function: LogitFunction, shift: float = 0.0) -> DoubleFunction:
+    def from_function(function: LogitFunction, shift: float = 0.0) -> DoubleFunction:
         n = function.samples
         device = next(iter(function.parameters.values())).device
         few = function.pick(torch.tensor(sorted({0, n // 2, n - 1})[:ROWS], device=device))
@@ -61,7 +61,9 @@ class DoubleFunction(LogitFunction):
         }
         inputs = move(few.inputs, device, torch.float64)
         named = space.unflatten(theta)
-        return DoubleFunction(few.model, space, named, constants, inputs, few.samples)
+        return DoubleFunction(
+            few.model, space, named, constants, inputs, few.samples, logits=few.logits
+        )
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:
         with InDouble():

@@ -28,6 +28,8 @@ vector = 4 * sum(p.numel() for p in model.parameters())
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
 problem = Problem(model, data, batch_size=8, memory_budget=0)
+print((status("VmHWM") - before) / vector)
+open("/proc/self/clear_refs", "w").write("5")
 spectral_density(GaussNewton(problem), steps=4, probes=1, seed=0)
 print((status("VmHWM") - before) / vector)
 """
@@ -41,4 +43,7 @@ def test_a_density_of_g_takes_five_vectors_beside_the_model_and_a_batch() -> Non
         [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, timeout=300
     )
     # A batch of 8 takes about a hundredth of a vector here; allocators round up.
-    assert float(run.stdout) < 5.25
+    made, estimated = map(float, run.stdout.split())
+    # Making a problem checks derivatives in float64: θ, its neighbours and their gradients.
+    assert made < 11.5
+    assert estimated < 5.25

@@ -111,18 +111,29 @@ def test_float32_agrees_to_its_precision() -> None:
         assert relative(kernel.matrix.double(), dense_theta(name)) < 1e-5
 
 
-def test_a_layout_the_formulas_do_not_know_is_noticed() -> None:
+def test_as_many_steps_as_samples_are_not_taken_for_samples() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, labels = torch.randn(4, 4, 4).double(), torch.tensor([0, 1, 2, 0])
         model = built(TimeFirst(), x)
-    # With as many steps as samples, time cannot be told from samples by shape alone.
-    with torch.random.fork_rng(devices=[]):
-        problem = Problem(model, (x[:, :2], labels), batch_size=2)
-    kernel = tangent_kernel(problem)
+    kernel = tangent_kernel(Problem(model, (x[:, :2], labels), batch_size=2))
     J = oracles.jacobian(model, x[:, :2]).flatten(0, 1)
     assert relative(kernel.matrix, J @ J.T) < 1e-13
     assert kernel.by_formula == ("head.weight", "head.bias")
+
+
+def test_an_output_that_a_hook_changes_is_noticed() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        x, labels = torch.randn(4, 4).double(), torch.tensor([0, 1, 2, 0])
+    model[0].register_forward_hook(lambda module, args, output: 2 * output)
+    problem = Problem(model, (x, labels))
+    with pytest.warns(RuntimeWarning, match="do not describe Sequential"):
+        kernel = tangent_kernel(problem)
+    J = oracles.jacobian(model, x).flatten(0, 1)
+    assert relative(kernel.matrix, J @ J.T) < 1e-13
+    assert kernel.by_formula == ()
 
 
 def test_hooks_are_gone_whatever_happens() -> None:

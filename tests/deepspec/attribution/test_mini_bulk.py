@@ -12,7 +12,7 @@ import deepspec
 from deepspec.attribution.mini_bulk import decades_between, describe_mini_bulk, locate
 from deepspec.class_structure.parts import BetweenClass, CrossClass, WithinClass
 
-C, PER_CLASS = 4, 12
+C, PER_CLASS = 5, 24
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -53,7 +53,7 @@ def test_it_is_found_where_it_was_planted(level: float, side: str) -> None:
     for _ in range(3):
         order = torch.randperm(C * PER_CLASS, generator=generator)
         wrong = CrossClass(array.cells.relabelled(array.cells.labels[order]))
-        assert located.removed(wrong) < 0.5
+        assert located.removed(wrong) < 0.75 * located.removed(part)
 
 
 def test_what_a_knockout_takes_is_counted_without_its_spectrum() -> None:

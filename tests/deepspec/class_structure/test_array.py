@@ -128,15 +128,21 @@ def test_an_array_of_embeddings_is_attributed() -> None:
     assert "class means" in found.summary()
 
 
+TWO, LABELLED = torch.ones(2, 2), torch.tensor([0, 1])
 BAD = {
     "expected tensors": ([[1.0]], torch.tensor([0]), None, TypeError),
     "expected float32 or float64": (torch.ones(2, 2).long(), torch.tensor([0, 1]), None, TypeError),
     r"expected vectors of shape \(n, d\)": (torch.ones(2), torch.tensor([0, 1]), None, ValueError),
     "expected 2 whole labels": (torch.ones(2, 2), torch.tensor([0.0, 1.0]), None, ValueError),
     r"expected labels in 0\.\.1": (torch.ones(2, 2, 3), torch.tensor([0, 2]), None, ValueError),
-    "expected weights of shape": (torch.ones(2, 2), torch.tensor([0, 1]), torch.ones(3), ValueError),
-    "at least 0": (torch.ones(2, 2), torch.tensor([0, 1]), -torch.ones(2), ValueError),
-    "some weight above 0": (torch.ones(2, 2), torch.tensor([0, 1]), torch.zeros(2), ValueError),
+    "expected weights of shape": (
+        torch.ones(2, 2),
+        torch.tensor([0, 1]),
+        torch.ones(3),
+        ValueError,
+    ),
+    "at least 0": (TWO, LABELLED, -torch.ones(2), ValueError),
+    "some weight above 0": (TWO, LABELLED, torch.zeros(2), ValueError),
     "finite vectors": (torch.full((2, 2), torch.nan), torch.tensor([0, 1]), None, ValueError),
 }
 
