@@ -143,7 +143,7 @@ def test_errors_are_one_message_and_a_status(arguments: str, message: str) -> No
     result = run(arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert result.stderr.startswith("Error: ")
+    assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert not result.stdout
 
