@@ -223,7 +223,7 @@ def fit_logistic(
             f"the gradient is {gradient:.2g}: the data are partly separable (a linear programme "
             f"says so) and without weight decay there is no finite optimum; {REMEDY}"
         )
-    if gradient > GRADIENT_TOLERANCE or newton_step > 1e-4:
+    if gradient > GRADIENT_TOLERANCE or (weight_decay == 0 and newton_step > 1e-4):
         raise ConvergenceError(
             f"the gradient is {gradient:.2g} after {iterations} Newton iterations (the tolerance "
             f"is {GRADIENT_TOLERANCE:g}) and the next step {newton_step:.2g} of the weights' "

@@ -79,12 +79,15 @@ def run(
     if unknown:
         fail(f"no study {', '.join(unknown)}; there are {', '.join(studies)}")
     chosen = [studies[name] for name in names or studies]
+    try:  # before any work
+        for study in chosen if out is not None else []:
+            (out / study.name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"expected a folder that can be written to at --out, got {out} ({error.strerror})")
     results: list[tuple[Study, Verdict, float]] = []
     errors = Console(stderr=True, highlight=False)
     for study in chosen:
         folder = None if out is None else out / study.name
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
         kept = None if folder is None else read_verdict(folder, profile)
         if kept is not None:
             results.append((study, *kept))
