@@ -38,7 +38,7 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 def fim_products() -> dict[str, float]:
     """One FIM-vector product at DC = 4,000, N = 100 a class: matrix-free, dense, and forming it."""
     model = ccm.CanonicalClassificationModel(400, 10, 3.0)
-    X, _ = model.sample(per_class=100, rng=0)
+    X, _ = model.sample(per_class=100, seed=0)
     p = model.bayes_probabilities(X)
     v = np.random.default_rng(1).standard_normal(model.size)
     operator = ccm.fim_operator(X, p)

@@ -1,12 +1,12 @@
 """The canonical classification model: class structure in a Fisher information, in theory."""
 
 from ccm.bayes import bayes_fim, bayes_spectrum
-from ccm.class_structure import ClassStructure, class_structure
 from ccm.explore import explorer
 from ccm.finite_sample import FiniteSampleLaw, finite_sample_law
 from ccm.fisher import LogitSpaceOperator, empirical_fim, fim_operator, fim_trace
 from ccm.logistic import ConvergenceError, LogisticFit, SeparableDataError, fit_logistic
 from ccm.model import CanonicalClassificationModel
+from ccm.parts import ClassStructure, class_structure
 from ccm.resume import ResumeError
 from ccm.simulation import (
     GroupMeans,

@@ -4,10 +4,11 @@ The mean cross-entropy of softmax(W x) plus (η/2) |W|² is minimised by SciPy's
 method with conjugate gradients, on Hessian-vector products; of SciPy's methods it alone drives
 the gradient to rounding error here (L-BFGS stops at 1e-9, Newton-CG at 1e-7).
 
-Without weight decay a finite optimum exists only if no W separates the classes. Two checks catch
-the rest: an iterate with every margin positive is itself a certificate of separation, and where
-only some samples can be separated the loss falls for ever along a direction in which gradient
-and curvature vanish together, so the Newton step stays large while the gradient gets small.
+Without weight decay a finite optimum exists only if no W separates the classes, nor some of the
+samples. An iterate with every margin positive is itself a certificate of separation. Where only
+some samples can be separated the loss falls for ever along a direction in which gradient and
+curvature vanish together, so the Newton step stays large while the gradient gets small; whether it
+is that or only slow, a linear programme decides (:mod:`ccm.separation`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.linalg import svd
 from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import log_softmax, softmax
 
-from ccm.class_structure import as_labels
 from ccm.fisher import as_design, fim_operator
 from ccm.model import as_count, as_real
+from ccm.parts import as_labels
+from ccm.separation import partly_separable
 
 
 class SeparableDataError(ValueError):
@@ -33,7 +36,7 @@ class ConvergenceError(RuntimeError):
     """The optimiser stopped before the optimum."""
 
 
-GRADIENT_TOLERANCE = 1e-10  # largest entry, X in units of its root mean square
+GRADIENT_TOLERANCE = 1e-10  # largest entry, in coordinates of curvature about one
 ROUNDING = 1e-13  # length of a gradient that is nothing but rounding
 REMEDY = "pass weight_decay > 0 (1e-4, say), or more samples"
 
@@ -65,7 +68,7 @@ class LogisticFit:
 
     ``weights`` is W (C, D); ``loss`` the mean cross-entropy without the penalty; ``gradient`` the
     largest entry of the objective's gradient and ``newton_step`` the length of the Newton step
-    that is left, relative to 1 + |W|, both for X in units of its root mean square;
+    that is left, relative to 1 + |W|, both in coordinates in which the curvature is about one;
     ``iterations`` how many Newton iterations it took.
     """
 
@@ -133,7 +136,8 @@ def fit_logistic(
         If there is no finite optimum: no weight decay, and the data are (partly) separable or
         a class has no samples.
     ConvergenceError
-        If the gradient has an entry above 1e-10 after ``max_iterations``.
+        If after ``max_iterations`` the gradient has an entry above 1e-10, or the next Newton step
+        is above 1e-4 of the weights.
 
     Examples
     --------
@@ -155,36 +159,37 @@ def fit_logistic(
             f"class {int(np.argmin(counts))} has no samples: without weight decay its logit "
             f"falls for ever and there is no optimum; {REMEDY}"
         )
-    n, D = X.shape
+    basis = _Basis.of(X, weight_decay)
+    features, penalty = basis.features, basis.penalty[:, None]
+    n, r = features.shape
     rows = np.arange(n)
-    # In units where X has mean square one, tolerances and trust region mean the same for all X.
-    scale = float(np.sqrt(np.mean(X**2))) or 1.0
-    X = X / scale
-    decay = weight_decay / scale**2
 
-    def objective(theta: Float[np.ndarray, " DC"]) -> tuple[float, Float[np.ndarray, " DC"]]:
-        logs = log_softmax(X @ theta.reshape(D, C), axis=1)
+    def objective(theta: Float[np.ndarray, " rC"]) -> tuple[float, Float[np.ndarray, " rC"]]:
+        z = theta.reshape(r, C)
+        logs = log_softmax(features @ z, axis=1)
         slope = np.exp(logs)
         slope[rows, labels] -= 1
-        gradient = (X.T @ slope).ravel() / n + decay * theta
-        return decay / 2 * theta @ theta - logs[rows, labels].mean(), gradient
+        gradient = features.T @ slope / n + penalty * z
+        value = (penalty * z * z).sum() / 2 - logs[rows, labels].mean()
+        return float(value), gradient.ravel()
 
-    def curvature(theta: Float[np.ndarray, " DC"]) -> LinearOperator:
-        fim = fim_operator(X, softmax(X @ theta.reshape(D, C), axis=1))
-        return LinearOperator(fim.shape, lambda v: fim @ v + decay * v, dtype=float)
+    def curvature(theta: Float[np.ndarray, " rC"]) -> LinearOperator:
+        fim = fim_operator(features, softmax(features @ theta.reshape(r, C), axis=1))
+        diagonal = np.repeat(basis.penalty, C)
+        return LinearOperator(fim.shape, lambda v: fim @ v + diagonal * np.ravel(v), dtype=float)
 
     def newton(
-        theta: Float[np.ndarray, " DC"], slope: Float[np.ndarray, " DC"]
-    ) -> Float[np.ndarray, " DC"]:
+        theta: Float[np.ndarray, " rC"], slope: Float[np.ndarray, " rC"]
+    ) -> Float[np.ndarray, " rC"]:
         """Curvature⁻¹ slope, off the direction 1 of the classes, and 0 if the slope is rounding."""
-        centred = slope.reshape(D, C)
-        if decay == 0:
+        centred = slope.reshape(r, C)
+        if weight_decay == 0:
             centred = centred - centred.mean(axis=1, keepdims=True)
         step, _ = cg(curvature(theta), centred.ravel(), rtol=1e-3, atol=ROUNDING, maxiter=500)
         return step
 
-    def refuse_separation(theta: Float[np.ndarray, " DC"]) -> None:
-        logits = X @ theta.reshape(D, C)
+    def refuse_separation(theta: Float[np.ndarray, " rC"]) -> None:
+        logits = features @ theta.reshape(r, C)
         own = logits[rows, labels].copy()
         logits[rows, labels] = -np.inf
         if (own > logits.max(axis=1)).all():
@@ -195,7 +200,7 @@ def fit_logistic(
 
     result = minimize(
         objective,
-        np.zeros(D * C),
+        np.zeros(r * C),
         jac=True,
         hessp=lambda theta, v: curvature(theta) @ v,
         method="trust-ncg",
@@ -211,22 +216,57 @@ def fit_logistic(
         value, slope = objective(theta)
     gradient = float(np.abs(slope).max())
     newton_step = float(np.linalg.norm(newton(theta, slope)) / (1 + np.linalg.norm(theta)))
-    if weight_decay == 0 and newton_step > 1e-4:
+    suspected = newton_step > 1e-4 or gradient > GRADIENT_TOLERANCE
+    if weight_decay == 0 and suspected and partly_separable(features, labels, C):
         raise SeparableDataError(
-            f"the weights still grow (|W| = {np.linalg.norm(theta):.3g}, next Newton step "
-            f"{newton_step:.2g} of that) though the gradient is {gradient:.2g}: the data are "
-            f"partly separable and without weight decay there is no finite optimum; {REMEDY}"
+            f"the weights still grow (next Newton step {newton_step:.2g} of their length) though "
+            f"the gradient is {gradient:.2g}: the data are partly separable (a linear programme "
+            f"says so) and without weight decay there is no finite optimum; {REMEDY}"
         )
-    if gradient > GRADIENT_TOLERANCE:
+    if gradient > GRADIENT_TOLERANCE or (weight_decay == 0 and newton_step > 1e-4):
         raise ConvergenceError(
-            f"the gradient is {gradient:.2g} after {iterations} Newton iterations, above the "
-            f"tolerance {GRADIENT_TOLERANCE:g}; raise max_iterations"
+            f"the gradient is {gradient:.2g} after {iterations} Newton iterations (the tolerance "
+            f"is {GRADIENT_TOLERANCE:g}) and the next step {newton_step:.2g} of the weights' "
+            "length; raise max_iterations, or scale the features: less their mean, if there is a "
+            "constant column, and over their spread"
         )
+    z = theta.reshape(r, C)
     return LogisticFit(
-        weights=theta.reshape(D, C).T / scale,
+        weights=(basis.back @ z).T,
         weight_decay=weight_decay,
-        loss=float(value - decay / 2 * theta @ theta),
+        loss=value - float((penalty * z * z).sum()) / 2,
         gradient=gradient,
         newton_step=newton_step,
         iterations=iterations,
     )
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """Coordinates z of the weights, W^T = back z, in which the curvature at W = 0 is about one.
+
+    With X = U S V^T the curvature of the loss at 0 is V (S²/n) V^T ⊗ (I - 11^T/C)/C, to which
+    weight decay adds η; so back = V diag(m) with m² = 1/(S²/n + η), X in units of its own. Columns
+    of very different sizes, or far from zero beside their spread, then cost no digits but those
+    of the SVD, and tolerances and trust region mean the same for all X.
+    """
+
+    features: Float[np.ndarray, "n r"]  # X back
+    back: Float[np.ndarray, "D r"]
+    penalty: Float[np.ndarray, " r"]  # η m²
+
+    @classmethod
+    def of(cls, X: Float[np.ndarray, "n D"], weight_decay: float) -> _Basis:
+        # Squares of entries may leave the range of floats. Each column has its own unit where
+        # weight decay, which counts them all alike, does not forbid it.
+        largest = np.abs(X).max(axis=0)
+        scale = largest if weight_decay == 0 else np.full_like(largest, largest.max())
+        scale = np.where(scale > 0, scale, 1.0)
+        left, sizes, right = svd(X / scale, full_matrices=False)
+        kept = sizes > sizes[0] * max(X.shape) * np.finfo(float).eps
+        if not kept.any():  # X = 0: any coordinates do
+            return cls(np.zeros((len(X), 1)), np.zeros((X.shape[1], 1)), np.ones(1))
+        left, sizes, right = left[:, kept], sizes[kept], right[kept]
+        roots = np.sqrt(weight_decay) / scale[0]  # all are one where there is weight decay
+        m = 1 / np.hypot(sizes / np.sqrt(len(X)), roots)
+        return cls(left * (sizes * m), right.T * m / scale[:, None], (roots * m) ** 2)

@@ -60,8 +60,13 @@ def as_real(value: object, name: str) -> float:
         raise ValueError(f"{name} must be within the range of floats, got {value}") from error
 
 
-def as_generator(rng: np.random.Generator | int) -> np.random.Generator:
+Seed = int | np.random.Generator
+
+
+def as_generator(seed: Seed, rng: Seed | None = None) -> np.random.Generator:
     """A numpy Generator from a Generator (returned as it is) or from a seed.
+
+    ``rng`` is the argument's former name; where it is given, it counts.
 
     Raises
     ------
@@ -73,14 +78,15 @@ def as_generator(rng: np.random.Generator | int) -> np.random.Generator:
     >>> as_generator(0).integers(10) == as_generator(0).integers(10)
     np.True_
     """
-    if isinstance(rng, np.random.Generator):
-        return rng
-    if isinstance(rng, bool) or not hasattr(rng, "__index__"):
+    given = seed if rng is None else rng
+    if isinstance(given, np.random.Generator):
+        return given
+    if isinstance(given, bool) or not hasattr(given, "__index__"):
         raise TypeError(
-            f"rng must be a numpy.random.Generator or an integer seed, got {type(rng).__name__}; "
-            "pass numpy.random.default_rng(seed)"
+            "seed or rng must be a numpy.random.Generator or an integer, got "
+            f"{type(given).__name__}; pass an integer, or numpy.random.default_rng(integer)"
         )
-    return np.random.default_rng(as_count(rng, "the seed", 0))
+    return np.random.default_rng(as_count(given, "the seed", 0))
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class CanonicalClassificationModel:
         return self.snr * np.eye(self.num_classes, self.dim)
 
     def sample(
-        self, per_class: int, rng: np.random.Generator | int
+        self, per_class: int, seed: Seed = 0, *, rng: Seed | None = None
     ) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, " n"]]:
         """N samples of every class, ordered by class: X (NC, D) and labels y (NC,).
 
@@ -163,23 +169,25 @@ class CanonicalClassificationModel:
         ----------
         per_class
             N, at least 1.
+        seed
+            An integer, or a numpy Generator (advanced by the call).
         rng
-            A numpy Generator (advanced by the call) or a seed.
+            The same, by its former name.
 
         Raises
         ------
         TypeError, ValueError
-            If ``per_class`` is not an integer of at least 1, or ``rng`` neither of the two.
+            If ``per_class`` is not an integer of at least 1, or ``seed`` neither of the two.
 
         Examples
         --------
-        >>> X, y = CanonicalClassificationModel(5, 3, 2.0).sample(per_class=2, rng=0)
+        >>> X, y = CanonicalClassificationModel(5, 3, 2.0).sample(per_class=2, seed=0)
         >>> X.shape, y.tolist()
         ((6, 5), [0, 0, 1, 1, 2, 2])
         """
         count = as_count(per_class, "per_class", 1)
         labels = np.repeat(np.arange(self.num_classes), count)
-        noise = as_generator(rng).standard_normal((labels.size, self.dim))
+        noise = as_generator(seed, rng).standard_normal((labels.size, self.dim))
         return self.means[labels] + noise, labels
 
     def bayes_probabilities(self, X: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n C"]:

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import ArpackError, eigsh
 
 from ccm.fisher import complements, empirical_fim, fim_operator, fim_trace
 from ccm.logistic import ConvergenceError, fit_logistic
-from ccm.model import CanonicalClassificationModel, as_count, as_generator
+from ccm.model import CanonicalClassificationModel, Seed, as_count, as_generator
 from ccm.spectrum import Spectrum
 from ccm.symmetric import as_alpha, multiplicities, symmetric_probabilities
 
@@ -212,20 +212,24 @@ class Simulation:
 def simulate(
     model: CanonicalClassificationModel,
     per_class: int,
-    rng: np.random.Generator | int,
+    seed: Seed = 0,
     alpha: float | None = None,
     weight_decay: float = 1e-4,
+    *,
+    rng: Seed | None = None,
 ) -> Simulation:
     """Sample, fit, and form the FIM; docs/theory.md §2, level 4.
 
     Parameters
     ----------
-    model, per_class, rng
-        CCM(D, C) at SNR t, N ≥ 1, and a numpy Generator or a seed.
+    model, per_class, seed
+        CCM(D, C) at SNR t, N ≥ 1, and an integer or a numpy Generator.
     alpha
         Of the symmetric probabilities; by default that of the fitted classifier.
     weight_decay
         Of the fit; 0 asks for the maximum-likelihood classifier, if there is one.
+    rng
+        The seed, by its former name.
 
     Raises
     ------
@@ -237,7 +241,7 @@ def simulate(
 
     Examples
     --------
-    >>> result = simulate(CanonicalClassificationModel(6, 3, 2.0), per_class=500, rng=0)
+    >>> result = simulate(CanonicalClassificationModel(6, 3, 2.0), per_class=500, seed=0)
     >>> abs(result.test_error - CanonicalClassificationModel(6, 3, 2.0).bayes_error()) < 0.03
     True
     """
@@ -247,9 +251,9 @@ def simulate(
         alpha = as_alpha(C, alpha)
     # Before the fit, which is most of the work.
     check_memory(model.size, C * (C - 1) if model.dim > C else C)
-    rng = as_generator(rng)
-    X, y = model.sample(per_class, rng)
-    fresh_X, fresh_y = model.sample(per_class, rng)
+    generator = as_generator(seed, rng)
+    X, y = model.sample(per_class, generator)
+    fresh_X, fresh_y = model.sample(per_class, generator)
     fit = fit_logistic(X, y, weight_decay=weight_decay, num_classes=C)
     fitted = fit.probabilities(X)
     fitted_alpha = float(complements(fitted)[np.arange(y.size), y].mean())

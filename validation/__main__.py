@@ -9,24 +9,21 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from deepspec.cli.errors import OneLineErrors, fail
 from validation._record import read_verdict, write_verdict
 from validation._study import Profile, Study, Verdict, all_studies
 
 app = typer.Typer(
+    cls=OneLineErrors,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="One study per claim of the papers: theory against numerics, with a verdict.",
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def fail(message: str) -> typer.Exit:
-    """One message on stderr; the exit status of bad input."""
-    Console(stderr=True, highlight=False).print(f"Error: {message}", markup=False, soft_wrap=True)
-    return typer.Exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -53,7 +50,8 @@ def list_studies(as_json: Json = False) -> None:
     table.add_column("claim and source")
     table.add_column("passes if")
     for study in studies.values():
-        table.add_row(study.name, f"{study.claim} ({study.source})", study.tolerance)
+        cells = (study.name, f"{study.claim} ({study.source})", study.tolerance)
+        table.add_row(*map(escape, cells))
     Console(highlight=False).print(table)
 
 
@@ -76,17 +74,20 @@ def run(
     """
     studies = all_studies()
     if every == bool(names):
-        raise fail("name the studies to run, or give --all (and not both)")
+        fail("name the studies to run, or give --all (and not both)")
     unknown = [name for name in names or [] if name not in studies]
     if unknown:
-        raise fail(f"no study {', '.join(unknown)}; there are {', '.join(studies)}")
+        fail(f"no study {', '.join(unknown)}; there are {', '.join(studies)}")
     chosen = [studies[name] for name in names or studies]
+    try:  # before any work
+        for study in chosen if out is not None else []:
+            (out / study.name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"expected a folder that can be written to at --out, got {out} ({error.strerror})")
     results: list[tuple[Study, Verdict, float]] = []
     errors = Console(stderr=True, highlight=False)
     for study in chosen:
         folder = None if out is None else out / study.name
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
         kept = None if folder is None else read_verdict(folder, profile)
         if kept is not None:
             results.append((study, *kept))
@@ -128,7 +129,7 @@ def report(results: list[tuple[Study, Verdict, float]], as_json: bool) -> None:
     for study, verdict, seconds in results:
         word = "passed" if verdict.passed else "FAILED"
         style = "green" if verdict.passed else "bold red"
-        cells = (study.name, f"[{style}]{word}[/]", verdict.finding)
+        cells = (escape(study.name), f"[{style}]{word}[/]", escape(verdict.finding))
         table.add_row(*cells, f"{seconds:.1f}")
     Console(highlight=False).print(table)
     passed = sum(verdict.passed for _, verdict, _ in results)

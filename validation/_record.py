@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy
 import scipy
 import torch
 
+from deepspec.storage.files import read_json, write_atomically
 from validation._study import Profile, Verdict
 
 RECORD = "verdict.json"
@@ -38,20 +39,29 @@ def write_verdict(folder: Path, profile: Profile, verdict: Verdict, seconds: flo
         "numbers": {key: float(value) for key, value in verdict.numbers.items()},
         "seconds": seconds,
     }
-    part = folder / f".{RECORD}.part"
-    part.write_text(json.dumps(record, indent=1))
-    os.replace(part, folder / RECORD)
+    record = json.loads(json.dumps(record))
+    record["sha256"] = _sum(record)
+    write_atomically(folder / RECORD, json.dumps(record, indent=1).encode())
 
 
 def read_verdict(folder: Path, profile: Profile) -> tuple[Verdict, float] | None:
-    """A verdict of this profile that this very code wrote; ``None`` if there is none."""
+    """A verdict of this profile, as this very code wrote it; ``None`` if there is none."""
     try:
-        record = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
+        record = read_json(folder / RECORD)
+        known = (record["profile"], record["code"])
+        verdict = Verdict(record["passed"], record["finding"], record["numbers"])
+        seconds = float(record["seconds"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    if not isinstance(record, dict) or (record.get("profile"), record.get("code")) != (
-        profile,
-        fingerprint(),
-    ):
+    whole = isinstance(verdict.passed, bool) and isinstance(verdict.finding, str)
+    numbers = isinstance(verdict.numbers, dict) and all(
+        isinstance(value, int | float) for value in verdict.numbers.values()
+    )
+    written = record.pop("sha256", None)
+    if known != (profile, fingerprint()) or not (whole and numbers) or written != _sum(record):
         return None
-    return Verdict(record["passed"], record["finding"], record["numbers"]), record["seconds"]
+    return verdict, seconds
+
+
+def _sum(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()

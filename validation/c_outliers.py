@@ -22,7 +22,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
     checks, sentences = [], []
     for seed, (C, snr) in enumerate(cases):
         model = ccm.CanonicalClassificationModel(2 * C, C, snr)
-        X, y = model.sample(samples // C, rng=seed)
+        X, y = model.sample(samples // C, seed=seed)
         p = ccm.fit_logistic(X, y).probabilities(X)
         top = ccm.leading_eigenvalues(X, p, C + 1)
         # The bulk are the noise coordinates: E x_d² (1 - |p|²)/(C-1) over d > C, sample by sample.

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from ccm.bayes import bayes_spectrum
+from ccm.cli.errors import OneLineErrors
 from ccm.cli.explore import explore
 from ccm.cli.options import (
     AlphaOption,
@@ -35,7 +36,7 @@ from ccm.spectrum import Spectrum
 from ccm.symmetric import symmetric_probabilities, symmetric_spectrum
 
 app = typer.Typer(
-    no_args_is_help=True,
+    cls=OneLineErrors,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,9 +46,11 @@ app = typer.Typer(
 LARGEST_FIGURE = 10_000  # D·C of a FIM whose eigenvalues are computed for a figure
 
 
-@app.callback()
-def main() -> None:
+@app.callback(invoke_without_command=True)
+def main(context: typer.Context) -> None:
     """What the class structure of a classifier's Fisher information must look like."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def show_spectrum(

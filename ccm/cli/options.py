@@ -1,4 +1,4 @@
-"""What the commands share: their options, tables, and one clear message for an error."""
+"""What the commands share: their options and tables."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from ccm.logistic import ConvergenceError
+from ccm.cli.errors import INTERRUPTED, described, fail
 
 Dim = Annotated[int, typer.Option("--dim", "-d", help="D, the number of coordinates (D ≥ C).")]
 Classes = Annotated[int, typer.Option("--classes", "-c", help="C, the number of classes (≥ 2).")]
@@ -33,20 +34,15 @@ FigureFile = Annotated[
 
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Turn an error about the input into one message on stderr and exit status 2."""
+    """Turn an error about the input into one line on stderr and exit status 2."""
     try:
         yield
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-        OSError,
-        ConvergenceError,
-    ) as error:
-        console = Console(stderr=True, highlight=False)
-        console.print(f"Error: {error}", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        fail(described(error))
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
@@ -64,12 +60,12 @@ def _finite(value: Any) -> Any:
 
 def show(title: str, columns: list[str], rows: list[list[str]], notes: list[str]) -> None:
     """A table on stdout, with lines below it."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console(highlight=False)
     console.print(table)
     for note in notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)

@@ -93,7 +93,8 @@ def sweep(
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr that appears with the first report, after the input is checked."""
     columns = (TextColumn("sweep"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("sweep", total=None)
 
     def show_progress(done: int, total: int) -> None:

@@ -91,7 +91,7 @@ def plot_bulk(law: FiniteSampleLaw, eigenvalues: Float[np.ndarray, " DC"]) -> Fi
     --------
     >>> from ccm import empirical_fim, finite_sample_law, symmetric_probabilities
     >>> law = finite_sample_law(CanonicalClassificationModel(20, 2, 2.0), 0.3, per_class=20)
-    >>> X, y = law.model.sample(law.per_class, rng=0)
+    >>> X, y = law.model.sample(law.per_class, seed=0)
     >>> fim = empirical_fim(X, symmetric_probabilities(2, 0.3)[y])
     >>> plot_bulk(law, np.linalg.eigvalsh(fim)).axes[0].get_ylabel()
     'density'

@@ -39,6 +39,10 @@ class Terminated(SystemExit):
     """SIGTERM came. It unwinds as an exit does, so that what is half written is cleared away."""
 
 
+class Failed(SystemExit):
+    """What went wrong has been said."""
+
+
 class OneLineErrors(TyperGroup):
     """A group of commands in which every error is one line on stderr: ``error: …``."""
 
@@ -65,7 +69,7 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             fail("interrupted", INTERRUPTED)
-        except Terminated:
+        except (Terminated, Failed):
             raise
         except SystemExit as error:  # of the user's code: this program's own is typer.Exit
             fail(described(error))
@@ -81,7 +85,7 @@ def _terminated(number: int, _frame: object) -> NoReturn:
 def fail(message: str, status: int = BAD_INPUT) -> NoReturn:
     """Say it in one line, and leave."""
     typer.echo(f"error: {message}", err=True)
-    sys.exit(status)
+    raise Failed(status)
 
 
 def described(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from deepspec.cli.errors import Terminated, one_line
+from deepspec.cli.errors import Failed, Terminated, one_line
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
@@ -78,7 +78,7 @@ def _named(what: str, place: str, path: Path | None, factory: object = None) -> 
     try:
         yield
     except (Exception, SystemExit) as error:
-        if isinstance(error, Terminated):
+        if isinstance(error, (Terminated, Failed)):
             raise
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path]

@@ -254,7 +254,7 @@ def _verified(function: LogitFunction, fault: str | None) -> str | None:
         return None
     if not wrong(function, ReverseJacobian):
         return fault or f"forward mode gives a wrong derivative of {type(function.model).__name__}"
-    name = culprit(DoubleFunction.of(function), lambda call: _or_raises(call, ReverseJacobian))
+    name = culprit(DoubleFunction.from_function(function), lambda call: _or_raises(call, ReverseJacobian))
     raise WrongDerivative(
         f"expected the derivatives of {name} to be difference quotients of what it computes, but "
         "they are not, in forward and in reverse mode; in an autograd.Function, correct backward "
@@ -273,7 +273,7 @@ def _is_wrong(
     """Whether a check fails at θ and, should a kink lie there, a little beside it."""
     for shift in (0.0, SHIFT):
         try:
-            double = DoubleFunction.of(function, shift)
+            double = DoubleFunction.from_function(function, shift)
             double(double.parameters)
         except Exception:
             return False  # a model written for one precision alone cannot be judged in another
@@ -308,7 +308,7 @@ def _right_nestings(function: LogitFunction, names: list[str]) -> list[str]:
         except (RuntimeError, NotImplementedError):
             return True
 
-    name = culprit(DoubleFunction.of(function), fails)
+    name = culprit(DoubleFunction.from_function(function), fails)
     if wrong:
         raise WrongSecondDerivative(
             f"expected second derivatives of {name} to be difference quotients of its gradient, "

@@ -145,7 +145,7 @@ def test_large_snr_leaves_no_noise(C: int, t: float) -> None:
 @pytest.mark.parametrize(("C", "t"), [(2, 1.0), (4, 2.0), (7, 4.0)])
 def test_trace_against_samples(C: int, t: float) -> None:
     model = CanonicalClassificationModel(C + 1, C, t)
-    X, _ = model.sample(per_class=100_000 // C, rng=5)
+    X, _ = model.sample(per_class=100_000 // C, seed=5)
     p = model.bayes_probabilities(X)
     traces = (X**2).sum(axis=1) * (1 - (p**2).sum(axis=1))
     error = 5 * traces.std() / np.sqrt(len(traces))
@@ -156,7 +156,7 @@ def test_trace_against_samples(C: int, t: float) -> None:
 def test_every_level_against_samples(C: int, t: float) -> None:
     """Each eigenvalue is the mean over samples of vᵀ (x xᵀ ⊗ U) v for one eigenvector v."""
     model = CanonicalClassificationModel(C + 1, C, t)
-    X, _ = model.sample(per_class=60_000 // C, rng=8)
+    X, _ = model.sample(per_class=60_000 // C, seed=8)
     p = model.bayes_probabilities(X)
     fim = bayes_fim(model)
     values, vectors = np.linalg.eigh(fim)

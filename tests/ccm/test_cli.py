@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -137,13 +138,20 @@ def test_sweep_writes_table_and_figures(tmp_path: Path) -> None:
         ("sweep --dim 6 --classes 3 --snr 1:2 --per-class 9", "low:high:count"),
         ("sweep --dim 6 --classes 3 --snr 1 --alpha best --per-class 9", "bayes or measured"),
         ("sweep --dim 6 --classes 3 --snr 1 --per-class 9 --out /no/such/s.csv", "make it first"),
+        ("sweep --dim 6 --classes 3 --snr 1 --per-class 9 --out /proc/s.csv", "No such file"),
+        ("law -d 6 -c 3 -t 1 -a 0.1 -n 5 --figure /no/such/x.png", "No such file"),
+        ("law -d 6 -c 3 -t 1 -a nan -n 5", "from 0 to 1 - 1/C"),
+        ("nonsense", "No such command 'nonsense'"),
+        ("--nonsense", "No such option: --nonsense"),
+        ("spectrum --dim x", "valid integer"),
+        ("spectrum", "Missing option '--dim'"),
     ],
 )
 def test_errors_are_one_message_and_a_status(arguments: str, message: str) -> None:
     result = run(arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert result.stderr.startswith("Error: ")
+    assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert not result.stdout
 
@@ -153,6 +161,45 @@ def test_a_resume_file_of_another_sweep(tmp_path: Path) -> None:
     result = run(f"sweep -d 6 -c 3 --snr 1 -n 9 --out {tmp_path}/s.csv")
     assert result.exit_code == 2
     assert "dim was 7 and is now 6" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link", "binary", "empty", "deep", "list"])
+def test_what_is_no_resume_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s.csv.resume"
+    {
+        "folder": path.mkdir,
+        "fifo": lambda: os.mkfifo(path),
+        "link": lambda: path.symlink_to("/dev/zero"),
+        "binary": lambda: path.write_bytes(b"\xff\xfe"),
+        "empty": path.touch,
+        "deep": lambda: path.write_text('{"a":' * 5000),
+        "list": lambda: path.write_text("[1]"),
+    }[kind]()
+    result = run(f"sweep -d 6 -c 3 --snr 1 -n 9 --out {tmp_path}/s.csv")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "is not a file to resume from; delete or move it" in result.stderr
+
+
+def test_interrupted_and_faults_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    for raised, code, words in (
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+        (KeyError("x"), 2, "error: KeyError: 'x'\n"),
+    ):
+
+        def fails(*_: object, raised: BaseException = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr("ccm.cli.commands.symmetric_spectrum", fails)
+        result = run("spectrum -d 6 -c 3 -t 1 -a 0.1")
+        assert result.exit_code == code
+        assert result.stderr == words
+
+
+def test_without_a_command_it_helps() -> None:
+    result = run("")
+    assert result.exit_code == 0
+    assert "simulate" in result.stdout
 
 
 def test_json_has_null_where_there_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,7 @@ def test_parts_by_definition_and_their_sum(
 def test_nearly_certain_samples_lose_no_digit(snr: float) -> None:
     """U = Σ_{a<b} p_a p_b (e_a - e_b)(e_a - e_b)ᵀ subtracts nothing, however small it is."""
     model = CanonicalClassificationModel(6, 4, snr)
-    X, y = model.sample(per_class=50, rng=0)
+    X, y = model.sample(per_class=50, seed=0)
     p = model.bayes_probabilities(X)
     expected = np.zeros((24, 24))
     for a, b in itertools.combinations(range(4), 2):
@@ -153,7 +153,7 @@ def test_invariances(seed: int, random: Any) -> None:
 
 def test_many_samples_give_lemma_8_1() -> None:
     model = CanonicalClassificationModel(5, 3, 2.0)
-    X, y = model.sample(per_class=50_000, rng=0)
+    X, y = model.sample(per_class=50_000, seed=0)
     fim = empirical_fim(X, symmetric_probabilities(3, 0.3)[y])
     assert np.abs(fim - symmetric_fim(model, 0.3)).max() < 0.01
 
@@ -161,7 +161,7 @@ def test_many_samples_give_lemma_8_1() -> None:
 def test_tens_of_thousands_of_parameters() -> None:
     """D·C = 20,000 with no matrix of that size: the top eigenvalues by SciPy's Lanczos."""
     model = CanonicalClassificationModel(2000, 10, 6.0)
-    X, y = model.sample(per_class=20, rng=0)
+    X, y = model.sample(per_class=20, seed=0)
     G = fim_operator(X, symmetric_probabilities(10, 0.3)[y])
     start = np.random.default_rng(0).standard_normal(G.shape[0])  # 1 is in the kernel
     values, vectors = eigsh(G, k=3, v0=start, tol=1e-6)

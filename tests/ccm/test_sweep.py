@@ -119,7 +119,7 @@ def test_theory_at_a_huge_signal_keeps_its_bulk() -> None:
 
 def test_simulation_agrees_with_theory() -> None:
     model = CanonicalClassificationModel(12, 3, 2.0)
-    result = simulate(model, per_class=20_000, rng=0, alpha=0.2, weight_decay=0.0)
+    result = simulate(model, per_class=20_000, seed=0, alpha=0.2, weight_decay=0.0)
     level_1 = spectrum_group_means(symmetric_spectrum(model, 0.2), model, outliers=3)
     level_3 = spectrum_group_means(bayes_spectrum(model), model, outliers=2)
     for found, theory in (

@@ -178,7 +178,7 @@ def test_reverse_over_forward_of_normalisations_is_judged(layer: nn.Module) -> N
     model = net(nn.Tanh(), layer.double())
     problem = Problem(model, data())
     _, function = next(problem.functions())
-    double = DoubleFunction.of(function)
+    double = DoubleFunction.from_function(function)
     assert not second_order_is_wrong(double, ReverseOverReverse)
     wrong = second_order_is_wrong(double, ReverseOverForward)
     if torch.__version__.startswith("2.13"):

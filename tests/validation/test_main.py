@@ -105,12 +105,43 @@ def test_the_table() -> None:
         (["run"], "name the studies to run, or give --all"),
         (["run", "good", "--all"], "and not both"),
         (["run", "nothing"], "no study nothing; there are good, bad"),
+        (["run", "[red]"], "no study [red]; there are good, bad"),
+        (["run", "good", "--out", "/dev/null/x"], "can be written to at --out, got /dev/null/x"),
+        (["run", "good", "--profile", "slow"], "'slow' is not one of 'quick', 'full'"),
+        (["--nonsense"], "No such option: --nonsense"),
+        (["list", "more"], "unexpected extra argument"),
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(runner.app, arguments)
     assert result.exit_code == 2
     assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("two")
+def test_a_verdict_that_was_changed_is_measured_again(tmp_path: Path) -> None:
+    command = ["run", "bad", "--out", str(tmp_path)]
+    assert CliRunner().invoke(runner.app, command).exit_code == 1
+    path = tmp_path / "bad" / "verdict.json"
+    assert _record.read_verdict(path.parent, "quick") is not None
+    path.write_text(path.read_text().replace('"passed": false', '"passed": true'))
+    assert _record.read_verdict(path.parent, "quick") is None
+    assert CliRunner().invoke(runner.app, command).exit_code == 1
+
+
+def test_markup_in_a_finding_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(profile: Profile, folder: Path | None) -> Verdict:
+        return Verdict(True, "[red]x[/y]", {})
+
+    strange = Study("[b]", "[/i]", "a source", "a prediction", "[/u]", run)
+    monkeypatch.setattr(runner, "all_studies", lambda: {"[b]": strange})
+    listed = CliRunner().invoke(runner.app, ["list"])
+    assert all(text in listed.stdout for text in ("[b]", "[/i]", "[/u]"))
+    ran = CliRunner().invoke(runner.app, ["run", "--all"])
+    assert ran.exit_code == 0
+    assert "[red]x[/y]" in ran.stdout
 
 
 def test_a_real_study_passes() -> None:

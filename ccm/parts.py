@@ -14,7 +14,7 @@ the class of sample i; class and cross-class means are weighted means:
 (docs/theory.md §1; [002] Appendix A, with the cross deviation from g_c, not g_c'.) They sum
 to G for any weights and class sizes. With u = X V for a vector v, d_{i,c'} = ⟨g_{i,c'}, v⟩ is
 ⟨p_i, u_i⟩ - u_{i,c'}, and a coefficient a_{i,c'} of g_{i,c'} goes back as
-r_i = p_i Σ_{c'} a_{i,c'} - a_i.
+r_i = p_i Σ_{c'} a_{i,c'} - a_i (:func:`coefficients`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ccm.fisher import (
     LogitSpaceOperator,
     as_design,
     as_probabilities,
+    complements,
     relative_logits,
 )
 
@@ -64,6 +65,33 @@ def as_labels(y: object, samples: int, num_classes: int) -> Int[np.ndarray, " n"
             f"{sample} has {labels[sample]}"
         )
     return labels
+
+
+def coefficients(
+    p: Float[np.ndarray, "n C"], a: Float[np.ndarray, "n C k"]
+) -> Float[np.ndarray, "n C k"]:
+    """p_c Σ_d a_d - a_c, the transpose of ⟨p, u⟩ - u_c, accurate where p is nearly one-hot.
+
+    For the most probable class m it is p_m Σ_{d≠m} a_d - (Σ_{d≠m} p_d) a_m: 1 - p_m is summed from
+    the other probabilities (:func:`ccm.fisher.complements`), since p_m a_m - a_m would leave
+    nothing but rounding.
+
+    Examples
+    --------
+    >>> coefficients(np.array([[1.0, 1e-30]]), np.array([[[1.0], [0.0]]])).ravel()
+    array([-1.e-30,  1.e-30])
+    """
+    top = p.argmax(axis=1)[:, None]
+    place = np.broadcast_to(top[:, :, None], (len(p), 1, a.shape[2]))
+    of_top = np.take_along_axis(a, place, axis=1)
+    others = a.copy()
+    np.put_along_axis(others, place, 0.0, axis=1)
+    beside = others.sum(axis=1, keepdims=True)
+    result = p[:, :, None] * (beside + of_top) - a
+    p_top = np.take_along_axis(p, top, axis=1)[:, :, None]
+    doubt = np.take_along_axis(complements(p), top, axis=1)[:, :, None]
+    np.put_along_axis(result, place, p_top * beside - doubt * of_top, axis=1)
+    return result
 
 
 @dataclass(frozen=True)
@@ -139,7 +167,7 @@ def class_structure(
             u = relative_logits(u, p)
             d = (p[:, :, None] * u).sum(axis=1, keepdims=True) - u
             a = coefficient(d)
-            return p[:, :, None] * a.sum(axis=1, keepdims=True) - a
+            return coefficients(p, a)
 
         return LogitSpaceOperator(X, C, kernel)
 
