@@ -9,6 +9,7 @@ from deepspec.class_structure import (
     own_class_means,
 )
 from deepspec.class_structure.weights import ClassStructure
+from deepspec.dynamics import Recorder
 from deepspec.krylov import (
     Eigenpairs,
     Estimate,
@@ -72,6 +73,7 @@ __all__ = [
     "PowerLaw",
     "Problem",
     "PullbackOperator",
+    "Recorder",
     "Residual",
     "SpectralDensity",
     "SymmetricOperator",

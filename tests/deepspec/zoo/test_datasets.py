@@ -215,7 +215,7 @@ def test_mnist1d_follows_the_published_steps() -> None:
 
 
 def test_mnist1d_repeats_and_leaves_the_global_generators() -> None:
-    numpys = np.random.get_state  # noqa: NPY002
+    numpys = np.random.get_state
     states = numpys()[1].copy(), random.getstate(), torch.get_rng_state()
     one, two = mnist1d(20, seed=4), mnist1d(30, seed=4)
     assert torch.equal(one.train_inputs, mnist1d(20, seed=4).train_inputs)
