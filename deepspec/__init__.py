@@ -13,6 +13,7 @@ from deepspec.class_structure import (
     gradients,
     own_class_means,
 )
+from deepspec.dynamics import Recorder
 from deepspec.krylov import (
     Eigenpairs,
     Estimate,
@@ -72,6 +73,7 @@ __all__ = [
     "PowerLaw",
     "Problem",
     "PullbackOperator",
+    "Recorder",
     "Residual",
     "SpectralDensity",
     "SymmetricOperator",

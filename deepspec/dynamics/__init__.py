@@ -1,5 +1,14 @@
 """How spectra change while a net is trained: snapshots, trajectories, a recorder."""
 
+from deepspec.dynamics.collapse import neural_collapse
+from deepspec.dynamics.recorder import Recorder, read_rows
 from deepspec.dynamics.snapshots import Snapshots, snapshot_epochs, trajectory
 
-__all__ = ["Snapshots", "snapshot_epochs", "trajectory"]
+__all__ = [
+    "Recorder",
+    "Snapshots",
+    "neural_collapse",
+    "read_rows",
+    "snapshot_epochs",
+    "trajectory",
+]

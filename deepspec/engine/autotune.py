@@ -254,7 +254,9 @@ def _verified(function: LogitFunction, fault: str | None) -> str | None:
         return None
     if not wrong(function, ReverseJacobian):
         return fault or f"forward mode gives a wrong derivative of {type(function.model).__name__}"
-    name = culprit(DoubleFunction.from_function(function), lambda call: _or_raises(call, ReverseJacobian))
+    name = culprit(
+        DoubleFunction.from_function(function), lambda call: _or_raises(call, ReverseJacobian)
+    )
     raise WrongDerivative(
         f"expected the derivatives of {name} to be difference quotients of what it computes, but "
         "they are not, in forward and in reverse mode; in an autograd.Function, correct backward "

@@ -6,20 +6,18 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from deepspec.dynamics.snapshots import snapshot_epochs, write_snapshot
 from deepspec.storage.checkpoint import Checkpoint, write_atomically
+from deepspec.zoo.run import Run, error_rate, own_randomness
 
 Schedule = Literal["step", "cosine", "constant"]
 STATE, SNAPSHOTS, RESULT = "state", "snapshots", "training.json"
@@ -143,9 +141,9 @@ def train(
         "schedule": schedule,
         "seed": seed,
     }
-    run = _Run(model, learning_rate, momentum, weight_decay, seed)
+    run = Run(model, learning_rate, momentum, weight_decay, seed)
     store = None
-    with _own_randomness(model, seed):
+    with own_randomness(model, seed):
         if folder is not None:
             store = Checkpoint(
                 Path(folder) / STATE,
@@ -176,7 +174,7 @@ def train(
     done = Training(
         **settings,
         losses=tuple(run.losses),
-        error_rate=_error(model, inputs, labels, batch_size=None),
+        error_rate=error_rate(model, inputs, labels),
         errors=tuple(run.errors),
         test_errors=tuple(run.test_errors),
     )
@@ -200,136 +198,6 @@ def learning_rate_at(schedule: Schedule, initial: float, epoch: int, epochs: int
     for cut in cuts:
         initial *= 0.1 if epoch >= cut else 1.0
     return initial
-
-
-class _Run:
-    """A training under way: everything that its next epoch depends on."""
-
-    def __init__(
-        self, model: nn.Module, rate: float, momentum: float, decay: float, seed: int
-    ) -> None:
-        self.model = model
-        self.optimiser = torch.optim.SGD(
-            model.parameters(), rate, momentum=momentum, weight_decay=decay
-        )
-        self.shuffle = torch.Generator().manual_seed(seed)
-        self.losses: list[float] = []
-        self.errors: list[float] = []
-        self.test_errors: list[float] = []
-
-    def remaining(self, epochs: int) -> Iterator[int]:
-        """The epochs done, from where the run stands to the last, with a bar on a terminal."""
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=(console := Console(stderr=True)),
-            transient=True,
-            disable=not console.is_terminal,
-        ) as bar:
-            task = bar.add_task("training", total=epochs, loss="")
-            for done in range(len(self.losses), epochs + 1):
-                loss = f"{self.losses[-1]:.2e}" if self.losses else ""
-                bar.update(task, completed=done, loss=loss)
-                yield done
-
-    def epoch(
-        self,
-        inputs: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        rate: float,
-        test: tuple[Tensor, Tensor] | None,
-    ) -> None:
-        """One pass in a new order; a last batch of one sample would break batch normalisation."""
-        self.model.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        total, wrong = 0.0, torch.zeros((), dtype=torch.long, device=labels.device)
-        order = torch.randperm(len(labels), generator=self.shuffle).to(labels.device)
-        for chosen in order.split(batch_size):
-            if len(chosen) == 1 and len(labels) > 1:
-                continue
-            self.optimiser.zero_grad(set_to_none=True)
-            logits = _logits(self.model, inputs[chosen])
-            loss = nn.functional.cross_entropy(logits, labels[chosen])
-            loss.backward()
-            self.optimiser.step()
-            total += float(loss.detach()) * len(chosen)
-            wrong += (logits.detach().argmax(dim=1) != labels[chosen]).sum()
-        self.losses.append(total / len(labels))
-        self.errors.append(int(wrong) / len(labels))
-        if test is not None:
-            self.test_errors.append(_error(self.model.eval(), *test, batch_size=1024))
-
-    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What :meth:`restore` needs: JSON and arrays."""
-        arrays = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for place, parameter in enumerate(self.model.parameters()):
-            buffer = self.optimiser.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                arrays[f"momentum.{place}"] = buffer
-        arrays["shuffle"] = self.shuffle.get_state()
-        arrays["generator.cpu"] = torch.get_rng_state()
-        for device in _cuda(self.model):
-            arrays[f"generator.{device}"] = torch.cuda.get_rng_state(device)
-        progress = {
-            "losses": self.losses,
-            "errors": self.errors,
-            "test_errors": self.test_errors,
-        }
-        return progress, arrays
-
-    def restore(self, progress: dict[str, Any], arrays: dict[str, Tensor]) -> None:
-        """Stand where a run stood when it was saved."""
-        for name in ("losses", "errors", "test_errors"):
-            setattr(self, name, [float(value) for value in progress[name]])
-        self.model.load_state_dict({name: arrays[f"model.{name}"] for name in self._names()})
-        for place, parameter in enumerate(self.model.parameters()):
-            if f"momentum.{place}" in arrays:
-                buffer = torch.empty_like(parameter).copy_(arrays[f"momentum.{place}"])
-                self.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
-        self.shuffle.set_state(arrays["shuffle"])
-        torch.set_rng_state(arrays["generator.cpu"])
-        for device in _cuda(self.model):
-            if f"generator.{device}" in arrays:
-                torch.cuda.set_rng_state(arrays[f"generator.{device}"], device)
-
-    def _names(self) -> list[str]:
-        return list(self.model.state_dict())
-
-
-def _logits(model: nn.Module, inputs: Tensor) -> Float[Tensor, "b C"]:
-    """A model's logits, by themselves or as ``output.logits``."""
-    output = model(inputs)
-    return getattr(output, "logits", output)
-
-
-def _error(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int | None) -> float:
-    with torch.no_grad():
-        parts = [
-            _logits(model, x).argmax(dim=1) != y
-            for x, y in zip(
-                inputs.split(batch_size or len(labels)),
-                labels.split(batch_size or len(labels)),
-                strict=True,
-            )
-        ]
-    return float(torch.cat(parts).double().mean())
-
-
-def _cuda(model: nn.Module) -> list[int]:
-    """The CUDA devices that a model lies on."""
-    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-
-
-@contextmanager
-def _own_randomness(model: nn.Module, seed: int) -> Iterator[None]:
-    """Dropout and its like draw from the run's seed; the caller's generators are put back."""
-    with torch.random.fork_rng(devices=_cuda(model)):
-        torch.manual_seed(seed)
-        yield
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -40,7 +40,7 @@ def test_without_signal_one_guesses(C: int) -> None:
 
 
 def test_bayes_alpha_and_error_against_samples() -> None:
-    X, y = MODEL.sample(per_class=20_000, rng=3)
+    X, y = MODEL.sample(per_class=20_000, seed=3)
     probabilities = MODEL.bayes_probabilities(X)
     wrong = 1 - probabilities[np.arange(y.size), y]
     missed = probabilities.argmax(axis=1) != y
@@ -49,7 +49,7 @@ def test_bayes_alpha_and_error_against_samples() -> None:
 
 
 def test_bayes_probabilities_by_definition() -> None:
-    X, _ = MODEL.sample(per_class=2, rng=0)
+    X, _ = MODEL.sample(per_class=2, seed=0)
     densities = np.exp(-0.5 * ((X[:, None] - MODEL.means) ** 2).sum(axis=2))
     expected = densities / densities.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(MODEL.bayes_probabilities(X), expected, rtol=1e-12)
@@ -68,7 +68,7 @@ def test_softmax_moments_sum_over_the_classes(C: int, t: float) -> None:
 
 
 def test_samples_have_the_model_s_moments() -> None:
-    X, y = MODEL.sample(per_class=20_000, rng=1)
+    X, y = MODEL.sample(per_class=20_000, seed=1)
     assert X.shape == (60_000, 6)
     for c in range(3):
         mean = X[y == c].mean(axis=0)

@@ -133,7 +133,7 @@ def test_a_fit_measures_alpha(browser: Browser, address: str) -> None:
     state = ViewState(dim=10, num_classes=3, per_class=40, alpha="measured")
     browser.open(address + state.query())
     browser.until(lambda: browser.text("#status").startswith("fitted"))
-    fitted = ccm.simulate(state.model, 40, rng=0).fitted_alpha
+    fitted = ccm.simulate(state.model, 40, seed=0).fitted_alpha
     assert browser.text("#alpha") == f"{fitted:.6g}"
 
 

@@ -42,7 +42,7 @@ def test_draws_are_the_library_s() -> None:
 def test_a_fit_measures_alpha_as_simulate_does() -> None:
     fitted = list(messages({**REQUEST, "task": "fit"}))[-1]["fitted_alpha"]
     model = ccm.CanonicalClassificationModel(6, 3, 2.0)
-    assert fitted == ccm.simulate(model, 50, rng=4).fitted_alpha
+    assert fitted == ccm.simulate(model, 50, seed=4).fitted_alpha
     names: dict[str, Any] = {}
     state = ViewState(dim=6, num_classes=3, snr=2.0, per_class=50, alpha="measured", seed=4)
     exec(python_lines(state), names)
