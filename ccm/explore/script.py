@@ -22,7 +22,7 @@ def python_lines(state: ViewState) -> str:
         "",
         f"model = ccm.CanonicalClassificationModel(dim={state.dim}, "
         f"num_classes={state.num_classes}, snr={state.snr!r})",
-        f"X, y = model.sample(per_class={state.per_class}, rng={state.seed})",
+        f"X, y = model.sample(per_class={state.per_class}, seed={state.seed})",
     ]
     if state.alpha == "bayes":
         lines.append("alpha = model.bayes_alpha()")

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepspec.class_structure.weights import ClassStructure
-from deepspec.classifier.batches import Batches, move
+from deepspec.class_structure import ClassStructure
+from deepspec.classifier.batches import Batches
 from deepspec.classifier.logit_function import evaluation_mode
+from deepspec.classifier.trees import move
 from deepspec.dynamics.collapse import neural_collapse
 from deepspec.krylov import NotConverged, top_eigenpairs, trace
 from deepspec.operators import GaussNewton, Hessian, SymmetricOperator
