@@ -178,7 +178,7 @@ def test_bad_input() -> None:
         empirical_fim(np.array([[1.0], [np.nan]]), p)
     with pytest.raises(ValueError, match=r"probabilities must have shape \(2, C\)"):
         fim_operator(X, p[:1])
-    with pytest.raises(ValueError, match=r"row 1 is .* apply a softmax"):
+    with pytest.raises(ValueError, match=r"row 1 is .* take the softmax"):
         fim_trace(X, np.array([[0.5, 0.5], [0.5, 0.6]]))
     with pytest.raises(ValueError, match="row 0 is"):
         fim_trace(X, np.array([[-0.5, 1.5], [0.5, 0.5]]))
