@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -78,7 +79,7 @@ def demo(
         as_json,
         lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
         {"command": "demo", "seed": seed},
-        lambda net: _attribute(net, Papers.jmlr2020, seed, None),
+        lambda net, place: _attribute(net, Papers.jmlr2020, seed, None, place),
     )
 
 
@@ -178,7 +179,7 @@ def attribute_command(
             model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
         ),
         configuration,
-        lambda net: _attribute(net, convention, seed, draws),
+        lambda net, place: _attribute(net, convention, seed, draws, place),
     )
 
 
@@ -201,7 +202,9 @@ def report(
         typer.echo(out / "report.html")
 
 
-def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> Attribution:
+def _attribute(
+    net: Net, convention: Papers, seed: int, draws: int | None, checkpoint: Path
+) -> Attribution:
     chosen: Convention = convention.value
     return attribute(
         net.problem,
@@ -210,6 +213,7 @@ def _attribute(net: Net, convention: Papers, seed: int, draws: int | None) -> At
         convention=chosen,
         seed=seed,
         draws=draws,
+        checkpoint=checkpoint,
     )
 
 
@@ -219,14 +223,19 @@ def _run(
     as_json: bool,
     prepare: Callable[[], Net],
     configuration: dict[str, Any],
-    work: Callable[[Net], Attribution],
+    work: Callable[[Net, Path], Attribution],
 ) -> None:
-    """The one job of both commands: net, attribution, folder, table."""
+    """The one job of both commands: net, attribution, folder, table.
+
+    Finished stages are kept beside ``out`` until it is written, so that a job which is killed goes
+    on with the same command.
+    """
+    unfinished = out.with_name(f".{out.name}.unfinished")
     with new_folder(out, overwrite=overwrite) as place:
         start = time.perf_counter()
         net = prepare()
         prepared = time.perf_counter()
-        found = work(net)
+        found = work(net, unfinished)
         done = time.perf_counter()
         extra = {
             "configuration": configuration,
@@ -234,6 +243,7 @@ def _run(
             "seconds": {"preparing": prepared - start, "attribution": done - prepared},
         }
         fill(place, found, extra)
+    shutil.rmtree(unfinished, ignore_errors=True)
     if as_json:
         typer.echo(json.dumps(_findings(found, out), indent=1, ensure_ascii=False))
     else:
