@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
 
 from deepspec.class_structure import ClassStructure
-from deepspec.classifier.batches import Batches
-from deepspec.classifier.logit_function import evaluation_mode
-from deepspec.classifier.trees import move
 from deepspec.dynamics.collapse import neural_collapse
 from deepspec.krylov import NotConverged, top_eigenpairs, trace
 from deepspec.operators import GaussNewton, Hessian, SymmetricOperator
@@ -29,8 +25,6 @@ class Moment:
     ----------
     problem
         Its spectra's source.
-    model, data
-        The net itself and its data, where the recorder was given them.
     seed
         Of start vectors and probes: the same at every step.
     matvecs
@@ -41,8 +35,6 @@ class Moment:
     """
 
     problem: Problem
-    model: nn.Module | None
-    data: Any
     seed: int
     matvecs: int
     tolerance: float
@@ -89,6 +81,7 @@ def _edge(moment: Moment) -> Row:
 
 
 def _traces(moment: Moment) -> Row:
+
     operators: dict[str, SymmetricOperator] = {
         "G": GaussNewton(moment.problem),
         **ClassStructure(moment.problem).named(),
@@ -103,27 +96,24 @@ def _traces(moment: Moment) -> Row:
 
 
 def _collapse(moment: Moment) -> Row:
-    if moment.model is None:
-        raise ValueError(
-            'expected a model and its data for "neural_collapse", got a function that makes a '
-            "problem; pass Recorder(model, data, …)"
-        )
-    head = classifier_head(moment.model, moment.problem.num_classes)
+    problem = moment.problem
     features: list[torch.Tensor] = []
-    # The inputs of the last layer, one row a sample: positions, if any, flattened by the model.
-    handle = head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].detach()))
-    try:
-        with torch.no_grad(), evaluation_mode(moment.model):
-            for inputs, _ in Batches(moment.data, 1024):
-                moved = move(inputs, head.weight.device, head.weight.dtype)
-                if isinstance(moved, dict):
-                    moment.model(**moved)
-                else:
-                    moment.model(moved.clone())
-    finally:
-        handle.remove()
-    rows = torch.cat(features)
-    return neural_collapse(rows, moment.problem.labels.to(rows.device), head.weight, head.bias)
+    weights: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+    for _, function in problem.functions():
+        head = classifier_head(function.model, problem.num_classes)
+
+        def note(module: nn.Linear, inputs: tuple[torch.Tensor, ...]) -> None:
+            # Inside, the module's weights are the problem's.
+            features.append(inputs[0])
+            weights.append((module.weight, module.bias))
+
+        handle = head.register_forward_pre_hook(note)
+        try:
+            with torch.no_grad():
+                function(function.parameters)
+        finally:
+            handle.remove()
+    return neural_collapse(torch.cat(features), problem.labels, *weights[0])
 
 
 def classifier_head(model: nn.Module, classes: int) -> nn.Linear:

@@ -170,7 +170,7 @@ class Recorder:
         if self._plan is not None:
             # Choices by measurement are made once, so that later rows are rounded alike.
             problem.plan = self._plan
-        moment = Moment(problem, self._model, self._data, **self._settings)  # type: ignore[arg-type]
+        moment = Moment(problem, **self._settings)  # type: ignore[arg-type]
         row = self._row(moment)
         self._plan = problem.plan
         return row
