@@ -204,7 +204,7 @@ class Checkpoint:
                 f"expected a checkpoint's folder that can be written to, got {self.path} "
                 f"({error}); give another path"
             ) from error
-        if not (self.path / MANIFEST).is_file():
+        if not os.path.lexists(self.path / MANIFEST):
             return None
         manifest, arrays = load_state(self.path)
         try:
