@@ -81,7 +81,6 @@ def _edge(moment: Moment) -> Row:
 
 
 def _traces(moment: Moment) -> Row:
-
     operators: dict[str, SymmetricOperator] = {
         "G": GaussNewton(moment.problem),
         **ClassStructure(moment.problem).named(),
