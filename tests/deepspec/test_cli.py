@@ -139,7 +139,7 @@ def test_an_existing_folder_is_kept_unless_told(net: Path) -> None:
         ("--data", "{net}:number", "got int"),
         ("--data", "{net}:shuffled", "turn off shuffling"),
         ("--model", "{net}:Attribute", "no attribute 'pixels' (mynet.py:16)"),
-        ("--model", "{net}:Assertion", "raised AssertionError: one image"),
+        ("--model", "{net}:Assertion", "raised AssertionError: one"),
         ("--model", "{net}:Shapes", "cannot be multiplied"),
         ("--model", "{net}:Shapes", "mynet.py:22)"),
         ("--model", "{net}:Exit", "forward in {net}:25 raised SystemExit: 0"),

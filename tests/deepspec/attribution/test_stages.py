@@ -13,14 +13,15 @@ from deepspec.storage.checkpoint import CheckpointMismatch
 from tests.cases import CASES
 
 
-def problem() -> deepspec.Problem:
+def attributed(
+    checkpoint: Path | None, plan: dict | None = None, **changed: int
+) -> deepspec.Attribution:
     model, features, labels = CASES[0].build()
-    return deepspec.Problem(model, (features, labels), memory_budget=0)
-
-
-def attributed(checkpoint: Path | None, **changed: int) -> deepspec.Attribution:
+    problem = deepspec.Problem(model, (features, labels), memory_budget=0)
+    if plan is not None:  # of equally right ways to multiply the fastest is taken: here the same
+        problem.plan = plan
     wanted = {"draws": 2, "steps": 10, "seed": 1} | changed
-    return deepspec.attribute(problem(), checkpoint=checkpoint, **wanted)
+    return deepspec.attribute(problem, checkpoint=checkpoint, **wanted)
 
 
 @pytest.mark.parametrize("stage", ["measure", "gauss_newton_side", "hessian_side"])
@@ -28,6 +29,7 @@ def test_a_killed_attribution_goes_on_to_the_bit(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = attributed(None)
+    plan = whole.plan
 
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -35,9 +37,9 @@ def test_a_killed_attribution_goes_on_to_the_bit(
     with monkeypatch.context() as patched:
         patched.setattr(_attribute, stage, killed)
         with pytest.raises(KeyboardInterrupt):
-            attributed(tmp_path / "run")
-    resumed = attributed(tmp_path / "run")
-    again = attributed(tmp_path / "run")  # everything kept, nothing computed
+            attributed(tmp_path / "run", plan)
+    resumed = attributed(tmp_path / "run", plan)
+    again = attributed(tmp_path / "run", plan)  # everything kept, nothing computed
     for found in (resumed, again):
         assert torch.equal(found.train.top, whole.train.top)
         assert torch.equal(found.train.hessian_projected, whole.train.hessian_projected)
