@@ -24,7 +24,7 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     content = header + array.astype(np.uint8).tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def write_mnist(root: Path, folder: str = "MNIST", end: str = "") -> dict[str, np.ndarray]:
@@ -166,7 +166,7 @@ def test_a_download_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (b"", "IDX format"),
         (b"\0\0\x09\x01\0\0\0\x01\0", "IDX format"),
         (b"\0\0\x08\x01\0\0\0\x03ab", "expected 3 bytes .* got 2"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01a")[:-4], "damaged"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x01a", mtime=0)[:-4], "damaged"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
