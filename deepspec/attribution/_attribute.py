@@ -71,7 +71,8 @@ def attribute(
         Lanczos steps and probes of each density; by default 100, or 32 where n · p is large.
     exact_up_to
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
-        default wherever the Gram matrix fits the memory, by an estimate.
+        default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
+        problems take about a minute (about 4,700).
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.

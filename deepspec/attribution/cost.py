@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from deepspec.attribution.measurement import Settings, forms_gram
+from deepspec.attribution.measurement import (
+    EIGENPROBLEMS,
+    SECONDS_PER_CUBE,
+    Settings,
+    forms_gram,
+)
 from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.gram import gram_bytes
 from deepspec.problem import Problem
 
-# Eigenvalue problems of the size of S, and one costs about so much per m³ (two cores; roughly).
-EIGENPROBLEMS, SECONDS_PER_CUBE = 14, 4e-11
 # Products in the dimension p, in gradients, when pairs converge as they usually do.
 OF_HESSIAN, GRADIENTS_A_PRODUCT = 110, 2.0
 

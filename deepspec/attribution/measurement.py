@@ -26,6 +26,8 @@ MOST_PLACES = 20
 MOST_OF_FEW = 4
 # Of the free memory, what the Gram matrix and its eigenvalue problems may take.
 SHARE_OF_MEMORY = 0.5
+# Eigenvalue problems of the size of S, and one costs about so much per m³ (two cores; roughly).
+EIGENPROBLEMS, SECONDS_PER_CUBE, MOST_SECONDS = 14, 4e-11, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,8 @@ class Settings:
     steps, probes
         Of every Lanczos density.
     exact_up_to
-        Form S, and take exact spectra, when n·C is at most this; None: where it fits the memory.
+        Form S, and take exact spectra, when n·C is at most this; None: where it fits the memory
+        and its eigenvalue problems take about a minute.
     mini_bulk
         How many eigenvalues of the mini-bulk are looked at where spectra are not exact.
     tolerance
@@ -164,9 +167,14 @@ class Measurement:
 
 
 def forms_gram(array: ClassArray, settings: Settings) -> bool:
-    """Whether S is formed: by an estimate of its memory, unless a size was given."""
+    """Whether S is formed: by an estimate of memory and time, unless a size was given."""
     if settings.exact_up_to is not None:
         return array.rows.size <= settings.exact_up_to
+    if (
+        EIGENPROBLEMS * SECONDS_PER_CUBE * min(array.rows.size, array.rows.width) ** 3
+        > MOST_SECONDS
+    ):
+        return False
     return gram_bytes(array.rows) <= SHARE_OF_MEMORY * free_memory(array.rows.device)
 
 
