@@ -84,7 +84,7 @@ def removed_by(
         claim: measured.removed(part, knockouts[part].subtracted) for claim, part in CAUSES.items()
     }
     if measured.located is not None:
-        shares["mini-bulk"] = measured.located.removed(CrossClass(measured.array.cells))
+        shares["mini-bulk"] = measured.located.removed(CrossClass(measured.array.cells).basis)
     within = knockouts["within_class"]
     gram = measured.means.gram
     if measured.means.complete:
@@ -123,7 +123,7 @@ class _Nulls:
         """What it takes from where the mini-bulk is, or (S not formed) from its places."""
         located = self.measured.located
         if located is not None:
-            return located.removed(part)
+            return located.removed(part.basis)
         return self.recycled(part, "cross_class")
 
     def bulk(self, cells: Cells) -> float:
@@ -151,32 +151,11 @@ class _Nulls:
                 generator=stream(measured.settings.seed, "random rows", draw),
                 dtype=torch.float64,
             )
-            return located.removed(_Span(measured.array.cells, torch.linalg.qr(basis)[0]))
+            return located.removed(torch.linalg.qr(basis)[0].to(located.vectors.device))
         left = without_random_subspace(
             measured.array.rows, self.known, rank, self.count, measured.settings.seed, draw
         )
         return measured.removed(name, left)
-
-
-class _Span(MeanPart):
-    """Any subspace of the rows, by an orthonormal basis of it."""
-
-    name = "span"
-
-    def __init__(self, cells: Cells, columns: Float[Tensor, "m r"]) -> None:
-        super().__init__(cells)
-        self._columns = columns.to(cells.share.device)
-
-    @property
-    def rank(self) -> int:
-        return self._columns.shape[1]
-
-    @property
-    def basis(self) -> Float[Tensor, "m r"]:
-        return self._columns
-
-    def on_cells(self, cells: Float[Tensor, "C K k"]) -> Float[Tensor, "C K k"]:
-        raise NotImplementedError("a span is not made of cells")
 
 
 def beyond_global_mean(measured: Measurement, known: KnownPairs) -> Callable[[Cells], float]:

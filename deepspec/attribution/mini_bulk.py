@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepspec.class_structure.gram import Gram
-from deepspec.class_structure.parts import CrossClass, MeanPart, WithinClass
+from deepspec.class_structure.parts import CrossClass, WithinClass
 
 MAJORITY = 0.5
 STRETCH = (0.025, 0.975)
@@ -102,13 +102,12 @@ class Located:
         core = inside.T @ (inside / (self.values - level)[:, None]) - outside / level
         return int((torch.linalg.eigvalsh((core + core.T) / 2) > 0).sum())
 
-    def removed(self, part: MeanPart) -> float:
+    def removed(self, basis: Float[Tensor, "m j"]) -> float:
         """R: how nearly a knockout takes the mini-bulk's eigenvalues, and nothing else."""
         mine = self.values[self.members]
         if not len(mine):
             return float("nan")
         low = float(mine.min()) * (1 - TOUCH)
-        basis = part.basis
         worst = 0
         for level in [low, *(float(v) * (1 + TOUCH) for v in self._levels(low))]:
             wanted = int((mine > level).sum())
@@ -122,12 +121,12 @@ class Located:
         quantiles = [torch.quantile(v, at, interpolation="nearest") for v in (above, mine)]
         return torch.cat(quantiles).unique()
 
-    def left_there(self, part: MeanPart) -> float:
+    def left_there(self, basis: Float[Tensor, "m j"]) -> float:
         """How many eigenvalues of the mini-bulk's stretch a knockout leaves there."""
         low, high = self.stretch
         there = int(((self.values >= low) & (self.values <= high) & self.members).sum())
         below, above = low * (1 - TOUCH), high * (1 + TOUCH)
-        taken = self.taken_above(part.basis, below) - self.taken_above(part.basis, above)
+        taken = self.taken_above(basis, below) - self.taken_above(basis, above)
         return float(max(0, there - taken))
 
 
@@ -158,7 +157,7 @@ def describe_mini_bulk(located: Located, cross: CrossClass) -> MiniBulk:
         bulk_quantiles=_quantiles(bulk, QUANTILES),
         decades=decades_between(mine, bulk),
         outside=_outside(mine, bulk),
-        left=located.left_there(cross) if len(mine) else 0.0,
+        left=located.left_there(cross.basis) if len(mine) else 0.0,
     )
 
 

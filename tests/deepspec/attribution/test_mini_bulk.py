@@ -48,12 +48,12 @@ def test_it_is_found_where_it_was_planted(level: float, side: str) -> None:
     assert found.side == side
     assert found.outside == (0.0 if side == "inside" else 1.0)
     assert found.left == pytest.approx(0.0, abs=1.5)
-    assert located.removed(part) > 0.8
+    assert located.removed(part.basis) > 0.8
     generator = torch.Generator().manual_seed(5)
     for _ in range(3):
         order = torch.randperm(C * PER_CLASS, generator=generator)
         wrong = CrossClass(array.cells.relabelled(array.cells.labels[order]))
-        assert located.removed(wrong) < 0.75 * located.removed(part)
+        assert located.removed(wrong.basis) < 0.75 * located.removed(part.basis)
 
 
 def test_what_a_knockout_takes_is_counted_without_its_spectrum() -> None:
