@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import panel as pn
 
@@ -59,7 +59,11 @@ class NumberControl:
 class Controls:
     """All that can be moved; ``moved`` gets the name and the new value of a state's field."""
 
-    MODES = {"Bayes": "bayes", "fixed": "fixed", "measured by a fit": "measured"}  # noqa: RUF012
+    MODES: ClassVar[dict[str, str]] = {
+        "Bayes": "bayes",
+        "fixed": "fixed",
+        "measured by a fit": "measured",
+    }
 
     def __init__(self, moved: Callable[[str, Any], None]) -> None:
         self._moved, self._quiet = moved, False

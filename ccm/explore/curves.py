@@ -232,8 +232,9 @@ def ratios_at(
     level_1 = rank_means(symmetric_spectrum(model, here), num_classes, num_classes)
     level_3 = rank_means(_bayes(dim, num_classes, snr), num_classes, num_classes - 1)
     return {
-        (upper, lower): tuple(  # type: ignore[misc]
-            _ratio(getattr(means, upper), getattr(means, lower)) for means in (level_1, level_3)
+        (upper, lower): (
+            _ratio(getattr(level_1, upper), getattr(level_1, lower)),
+            _ratio(getattr(level_3, upper), getattr(level_3, lower)),
         )
         for upper, lower in RATIOS
     }

@@ -1,4 +1,7 @@
-"""Random number generators, left as the caller has them."""
+"""Random number generators, left as the caller has them.
+
+NumPy's global generator is the one that a user's Dataset draws from, so that one is meant here.
+"""
 
 from __future__ import annotations
 

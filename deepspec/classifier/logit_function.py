@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ class LogitFunction:
                 stack.enter_context(as_it_was(self.model, tensors))
                 output = functional_call(self.model, tensors, args, kwargs)
         # PyTorch's own refusals, which a caller may know a way around, stay as they are.
-        except (RuntimeError, NotImplementedError):
+        except RuntimeError:
             raise
         except Exception as error:
             raise ModelError(
@@ -178,9 +178,8 @@ def innermost_module(model: nn.Module, attempt: Callable[[], object]) -> str:
 
     handles = [module.register_forward_pre_hook(note) for module in names]
     try:
-        attempt()
-    except (RuntimeError, NotImplementedError):
-        pass
+        with suppress(RuntimeError):  # it is known to fail: asked is only where
+            attempt()
     finally:
         for handle in handles:
             handle.remove()
