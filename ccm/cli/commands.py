@@ -23,7 +23,6 @@ from ccm.cli.options import (
     Seed,
     Snr,
     print_json,
-    reported_errors,
     show,
 )
 from ccm.cli.sweep import sweep
@@ -73,11 +72,10 @@ def spectrum(
 
     Example: ccm spectrum --dim 50 --classes 10 --snr 3 --alpha 0.1
     """
-    with reported_errors():
-        result = symmetric_spectrum(CanonicalClassificationModel(dim, classes, snr), alpha)
-        facts = {"dim": dim, "num_classes": classes, "snr": snr, "alpha": alpha}
-        title = f"Theorem 8.1: CCM({dim}, {classes}), t = {snr:g}, α = {alpha:g}"
-        show_spectrum(result, title, facts, [], as_json)
+    result = symmetric_spectrum(CanonicalClassificationModel(dim, classes, snr), alpha)
+    facts = {"dim": dim, "num_classes": classes, "snr": snr, "alpha": alpha}
+    title = f"Theorem 8.1: CCM({dim}, {classes}), t = {snr:g}, α = {alpha:g}"
+    show_spectrum(result, title, facts, [], as_json)
 
 
 @app.command()
@@ -97,57 +95,55 @@ def law(
 
     Example: ccm law --dim 200 --classes 4 --snr 3 --alpha 0.3 --per-class 100 --figure law.png
     """
-    with reported_errors():
-        model = CanonicalClassificationModel(dim, classes, snr)
-        result = finite_sample_law(model, alpha, per_class)
-        level_1 = symmetric_spectrum(model, alpha)
-        groups = {}
-        for label in GROUPS[: 1 if classes == 2 else 2]:
-            critical = result.critical_snr(label)
-            groups[label] = {
-                "location": result.location(label),
-                "critical_snr": critical if np.isfinite(critical) else None,
-                "level_1": level_1.level(label).value,
-                "multiplicity": level_1.level(label).multiplicity,
-            }
-        if figure is not None:
-            from ccm.plots.levels import plot_bulk, save_figure
+    model = CanonicalClassificationModel(dim, classes, snr)
+    result = finite_sample_law(model, alpha, per_class)
+    level_1 = symmetric_spectrum(model, alpha)
+    groups = {}
+    for label in GROUPS[: 1 if classes == 2 else 2]:
+        critical = result.critical_snr(label)
+        groups[label] = {
+            "location": result.location(label),
+            "critical_snr": critical if np.isfinite(critical) else None,
+            "level_1": level_1.level(label).value,
+            "multiplicity": level_1.level(label).multiplicity,
+        }
+    if figure is not None:
+        from ccm.plots.levels import plot_bulk, save_figure
 
-            if model.size > LARGEST_FIGURE:
-                raise ValueError(
-                    f"the figure needs all eigenvalues of a simulated FIM, at most D·C = "
-                    f"{LARGEST_FIGURE}, got {model.size}; lower --dim and --per-class alike, which "
-                    "leaves the law as it is"
-                )
-            X, y = model.sample(per_class, seed)
-            fim = empirical_fim(X, symmetric_probabilities(classes, alpha)[y])
-            save_figure(plot_bulk(result, np.linalg.eigvalsh(fim)), figure)
-        edges = [[float(low), float(high)] for low, high in result.edges]
-        if as_json:
-            facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
-            facts["alpha"] = result.alpha
-            facts |= {"per_class": per_class, "delta": result.delta, "bulk_edges": edges}
-            facts |= {"atom_at_zero": result.atom_at_zero, "groups": groups}
-            print_json(facts)
-            return
-        rows = [
-            [
-                label,
-                "in the bulk" if group["location"] is None else f"{group['location']:.6g}",
-                f"{group['level_1']:.6g}",
-                "never" if group["critical_snr"] is None else f"{group['critical_snr']:.4g}",
-                str(group["multiplicity"]),
-            ]
-            for label, group in groups.items()
+        if model.size > LARGEST_FIGURE:
+            raise ValueError(
+                f"the figure needs all eigenvalues of a simulated FIM, at most D·C = "
+                f"{LARGEST_FIGURE}, got {model.size}; lower --dim and --per-class alike, which "
+                "leaves the law as it is"
+            )
+        X, y = model.sample(per_class, seed)
+        fim = empirical_fim(X, symmetric_probabilities(classes, alpha)[y])
+        save_figure(plot_bulk(result, np.linalg.eigvalsh(fim)), figure)
+    edges = [[float(low), float(high)] for low, high in result.edges]
+    if as_json:
+        facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
+        facts["alpha"] = result.alpha
+        facts |= {"per_class": per_class, "delta": result.delta, "bulk_edges": edges}
+        facts |= {"atom_at_zero": result.atom_at_zero, "groups": groups}
+        print_json(facts)
+        return
+    rows = [
+        [
+            label,
+            "in the bulk" if group["location"] is None else f"{group['location']:.6g}",
+            f"{group['level_1']:.6g}",
+            "never" if group["critical_snr"] is None else f"{group['critical_snr']:.4g}",
+            str(group["multiplicity"]),
         ]
-        bulk = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in edges) or "none"
-        show(
-            f"Finite-sample law: CCM({dim}, {classes}), t = {snr:g}, α = {alpha:g}, "
-            f"N = {per_class}",
-            ["group", "location", "level 1", "detached from t =", "multiplicity"],
-            rows,
-            [f"bulk: {bulk}; mass at zero {result.atom_at_zero:.4g}; D/(NC) = {result.delta:.4g}"],
-        )
+        for label, group in groups.items()
+    ]
+    bulk = ", ".join(f"[{low:.6g}, {high:.6g}]" for low, high in edges) or "none"
+    show(
+        f"Finite-sample law: CCM({dim}, {classes}), t = {snr:g}, α = {alpha:g}, N = {per_class}",
+        ["group", "location", "level 1", "detached from t =", "multiplicity"],
+        rows,
+        [f"bulk: {bulk}; mass at zero {result.atom_at_zero:.4g}; D/(NC) = {result.delta:.4g}"],
+    )
 
 
 @app.command()
@@ -164,18 +160,17 @@ def bayes(
 
     Example: ccm bayes --dim 50 --classes 10 --snr 3
     """
-    with reported_errors():
-        model = CanonicalClassificationModel(dim, classes, snr)
-        result = bayes_spectrum(model)
-        alpha, error = model.bayes_alpha(), model.bayes_error()
-        if figure is not None:
-            from ccm.plots.levels import plot_symmetric_against_bayes, save_figure
+    model = CanonicalClassificationModel(dim, classes, snr)
+    result = bayes_spectrum(model)
+    alpha, error = model.bayes_alpha(), model.bayes_error()
+    if figure is not None:
+        from ccm.plots.levels import plot_symmetric_against_bayes, save_figure
 
-            save_figure(plot_symmetric_against_bayes(model, np.linspace(0, snr, 40)), figure)
-        facts = {"dim": dim, "num_classes": classes, "snr": snr, "alpha": alpha, "error": error}
-        title = f"Bayes classifier: CCM({dim}, {classes}), t = {snr:g}"
-        notes = [f"α {alpha:.9g}, misclassification {error:.9g}"]
-        show_spectrum(result, title, facts, notes, as_json)
+        save_figure(plot_symmetric_against_bayes(model, np.linspace(0, snr, 40)), figure)
+    facts = {"dim": dim, "num_classes": classes, "snr": snr, "alpha": alpha, "error": error}
+    title = f"Bayes classifier: CCM({dim}, {classes}), t = {snr:g}"
+    notes = [f"α {alpha:.9g}, misclassification {error:.9g}"]
+    show_spectrum(result, title, facts, notes, as_json)
 
 
 @app.command()
@@ -197,31 +192,30 @@ def simulate(
 
     Example: ccm simulate --dim 50 --classes 5 --snr 2 --per-class 1000
     """
-    with reported_errors():
-        model = CanonicalClassificationModel(dim, classes, snr)
-        level_3 = spectrum_group_means(bayes_spectrum(model), model, classes - 1)
-        result = simulate_once(model, per_class, seed, alpha, weight_decay)
-        if as_json:
-            facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
-            facts |= {"per_class": per_class, "weight_decay": weight_decay, "seed": seed}
-            print_json({**facts, **asdict(result)})
-            return
-        level_1 = spectrum_group_means(symmetric_spectrum(model, result.alpha), model, classes)
-        order = (level_1, result.symmetric, level_3, result.bayes, result.fitted)
-        rows = []
-        for label in ("outliers", "mini-bulk", "bulk"):
-            values = [getattr(groups, label.replace("-", "_")) for groups in order]
-            rows.append([label, *("-" if np.isnan(value) else f"{value:.6g}" for value in values)])
-        show(
-            f"CCM({dim}, {classes}), t = {snr:g}, N = {per_class}, α = {result.alpha:.4g}",
-            ["group", "level 1", "simulated", "level 3", "at Bayes", "fitted"],
-            rows,
-            [
-                f"fitted: α {result.fitted_alpha:.4g}, train error {result.train_error:.4g}, "
-                f"test error {result.test_error:.4g}; Bayes: α {model.bayes_alpha():.4g}, "
-                f"error {model.bayes_error():.4g}"
-            ],
-        )
+    model = CanonicalClassificationModel(dim, classes, snr)
+    level_3 = spectrum_group_means(bayes_spectrum(model), model, classes - 1)
+    result = simulate_once(model, per_class, seed, alpha, weight_decay)
+    if as_json:
+        facts: dict[str, Any] = {"dim": dim, "num_classes": classes, "snr": snr}
+        facts |= {"per_class": per_class, "weight_decay": weight_decay, "seed": seed}
+        print_json({**facts, **asdict(result)})
+        return
+    level_1 = spectrum_group_means(symmetric_spectrum(model, result.alpha), model, classes)
+    order = (level_1, result.symmetric, level_3, result.bayes, result.fitted)
+    rows = []
+    for label in ("outliers", "mini-bulk", "bulk"):
+        values = [getattr(groups, label.replace("-", "_")) for groups in order]
+        rows.append([label, *("-" if np.isnan(value) else f"{value:.6g}" for value in values)])
+    show(
+        f"CCM({dim}, {classes}), t = {snr:g}, N = {per_class}, α = {result.alpha:.4g}",
+        ["group", "level 1", "simulated", "level 3", "at Bayes", "fitted"],
+        rows,
+        [
+            f"fitted: α {result.fitted_alpha:.4g}, train error {result.train_error:.4g}, "
+            f"test error {result.test_error:.4g}; Bayes: α {model.bayes_alpha():.4g}, "
+            f"error {model.bayes_error():.4g}"
+        ],
+    )
 
 
 app.command()(sweep)

@@ -28,6 +28,8 @@ class OneLineErrors(TyperGroup):
         except Exception as error:
             # Of the command line itself: the same words, without the box around them.
             fail(error.format_message() if hasattr(error, "format_message") else described(error))
+        if status == INTERRUPTED:  # Typer makes a status of Ctrl-C, and says nothing
+            fail("interrupted", INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
 
 

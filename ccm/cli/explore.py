@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ccm.cli.options import reported_errors
 from ccm.cli.sweep import parse_alpha
 from ccm.explore import require_panel
 from ccm.explore.state import ViewState
@@ -36,27 +35,26 @@ def explore(
 
     Example: ccm explore --dim 1000 --classes 10 --snr 3 --per-class 1000
     """
-    with reported_errors():
-        state = ViewState(
-            dim=dim,
-            num_classes=classes,
-            snr=snr,
-            per_class=per_class,
-            alpha=parse_alpha(alpha),
-            seed=seed,
-        )
-        try:
-            require_panel()
-        except ImportError as error:
-            raise ValueError(str(error)) from error
-        port = free_port(host, port)
-        from ccm.explore.page import serve
+    state = ViewState(
+        dim=dim,
+        num_classes=classes,
+        snr=snr,
+        per_class=per_class,
+        alpha=parse_alpha(alpha),
+        seed=seed,
+    )
+    try:
+        require_panel()
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    port = free_port(host, port)
+    from ccm.explore.page import serve
 
-        address = f"http://{host}:{port}/"
-        typer.echo(f"{address}{state.query()}\nEnd with Ctrl-C.")
-        if browser:
-            typer.launch(f"{address}{state.query()}")
-        serve(host, port, show=False)
+    address = f"http://{host}:{port}/"
+    typer.echo(f"{address}{state.query()}\nEnd with Ctrl-C.")
+    if browser:
+        typer.launch(f"{address}{state.query()}")
+    serve(host, port, show=False)
 
 
 def free_port(host: str, port: int) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +12,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-from ccm.cli.errors import INTERRUPTED, described, fail
 
 Dim = Annotated[int, typer.Option("--dim", "-d", help="D, the number of coordinates (D ≥ C).")]
 Classes = Annotated[int, typer.Option("--classes", "-c", help="C, the number of classes (≥ 2).")]
@@ -30,19 +27,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 FigureFile = Annotated[
     Path | None, typer.Option("--figure", help="Also draw a figure, as .png, .pdf or .svg.")
 ]
-
-
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn an error about the input into one line on stderr and exit status 2."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except KeyboardInterrupt:
-        fail("interrupted", INTERRUPTED)
-    except Exception as error:
-        fail(described(error))
 
 
 def print_json(facts: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ from ccm.cli.options import (
     PerClass,
     Seed,
     print_json,
-    reported_errors,
     show,
 )
 from ccm.sweep import Alpha, SweepTable, snr_sweep
@@ -56,37 +55,36 @@ def sweep(
 
     Example: ccm sweep --snr 0.5:6:12 --classes 10 --dim 100 --per-class 1000 --out sweep.csv
     """
-    with reported_errors():
-        resume = out.with_name(f"{out.name}.resume")
-        if not out.absolute().parent.is_dir():
-            raise ValueError(f"the folder of {out} does not exist; make it first")
-        if out.is_dir():
-            raise ValueError(f"{out} is a folder; --out is the CSV's own name")
-        for file in (out, *_figures(out)):
-            if file.exists() and not resume.exists() and not overwrite:
-                raise ValueError(f"{file} exists; give --overwrite, or another --out")
-        snrs, chosen = parse_snrs(snr), parse_alpha(alpha)
-        with _progress() as progress:
-            table = snr_sweep(
-                dim,
-                classes,
-                snrs,
-                per_class,
-                alpha=chosen,
-                replicates=replicates,
-                weight_decay=weight_decay,
-                seed=seed,
-                resume=resume,
-                progress=progress,
-            )
-        table.save(out)
-        files = [out, *_draw(table, out)]
-        resume.unlink(missing_ok=True)
-        if as_json:
-            names = [str(file) for file in files]
-            print_json({"files": names, "rows": table.records()})
-        else:
-            _show_sweep(table, files)
+    resume = out.with_name(f"{out.name}.resume")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"the folder of {out} does not exist; make it first")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; --out is the CSV's own name")
+    for file in (out, *_figures(out)):
+        if file.exists() and not resume.exists() and not overwrite:
+            raise ValueError(f"{file} exists; give --overwrite, or another --out")
+    snrs, chosen = parse_snrs(snr), parse_alpha(alpha)
+    with _progress() as progress:
+        table = snr_sweep(
+            dim,
+            classes,
+            snrs,
+            per_class,
+            alpha=chosen,
+            replicates=replicates,
+            weight_decay=weight_decay,
+            seed=seed,
+            resume=resume,
+            progress=progress,
+        )
+    table.save(out)
+    files = [out, *_draw(table, out)]
+    resume.unlink(missing_ok=True)
+    if as_json:
+        names = [str(file) for file in files]
+        print_json({"files": names, "rows": table.records()})
+    else:
+        _show_sweep(table, files)
 
 
 @contextmanager

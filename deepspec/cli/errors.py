@@ -59,6 +59,8 @@ class OneLineErrors(TyperGroup):
             if hasattr(error, "format_message"):
                 fail(one_line(error.format_message()))
             fail(described(error))
+        if status == INTERRUPTED:  # Typer makes a status of Ctrl-C, and says nothing
+            fail("interrupted", INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
