@@ -39,10 +39,14 @@ from deepspec.krylov import (
 )
 from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
 from deepspec.operators import (
+    BlockDiagonal,
     ColumnSpace,
     Compression,
     GaussNewton,
     Hessian,
+    KroneckerBasis,
+    KroneckerProduct,
+    KroneckerSum,
     LinearCombination,
     MatrixOperator,
     PullbackOperator,
@@ -53,6 +57,7 @@ from deepspec.problem import Problem
 
 __all__ = [
     "Attribution",
+    "BlockDiagonal",
     "ClassArray",
     "ClassStructure",
     "ColumnSpace",
@@ -64,6 +69,9 @@ __all__ = [
     "Hessian",
     "JoinedSpectrum",
     "KernelPolynomialDensity",
+    "KroneckerBasis",
+    "KroneckerProduct",
+    "KroneckerSum",
     "LinearCombination",
     "LogSpectralDensity",
     "MatrixOperator",
