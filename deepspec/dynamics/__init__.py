@@ -1,8 +1,8 @@
 """How spectra change while a net is trained: snapshots, trajectories, a recorder."""
 
-from deepspec.dynamics.collapse import neural_collapse
 from deepspec.dynamics.recorder import Recorder, read_rows
 from deepspec.dynamics.snapshots import Snapshots, snapshot_epochs, trajectory
+from deepspec.layerwise.collapse import neural_collapse
 
 __all__ = [
     "Recorder",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.engine.autodiff import HeldJacobian
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.memory import storage_bytes
 
 
