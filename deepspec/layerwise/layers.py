@@ -17,7 +17,11 @@ from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layers.uses import LayersOfNet, layers_of
 from deepspec.layerwise.arrays import error_array, feature_array
+from deepspec.layerwise.cfac import ClassKronecker, cfac
+from deepspec.layerwise.kfac import ekfac, kfac
+from deepspec.layerwise.kfoc import kfoc
 from deepspec.layerwise.records import LayerBatch, Mask, Records, Shared
+from deepspec.operators import KroneckerBasis, KroneckerProduct
 from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
 
@@ -201,6 +205,36 @@ class Layer:
         """Inputs and errors of the samples, batch by batch: a new pass at each call."""
         return self._records.batches(self.place)
 
+    # ---- approximations of G^l ----------------------------------------------------------------
+
+    def kfac(self, bias: bool = False) -> KroneckerProduct:
+        """Δ ⊗ H on the weight, flattened row by row; see :func:`deepspec.layerwise.kfac.kfac`.
+
+        With ``bias`` on (out, in + 1), whose last column is the bias.
+
+        Raises
+        ------
+        ValueError
+            If θ does not have the weight (or the bias that is asked for), or it is no matrix.
+        """
+        self.require_kronecker(bias)
+        return kfac(self.batches, self.shared, bias=bias)
+
+    def cfac(self, bias: bool = False, seed: int = 0) -> ClassKronecker:
+        """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.cfac.cfac`."""
+        self.require_kronecker(bias)
+        return cfac(self.batches, self.shared, bias=bias, seed=seed)
+
+    def ekfac(self, bias: bool = False) -> KroneckerBasis:
+        """The diagonal of G^l in KFAC's eigenbasis; see :func:`deepspec.layerwise.kfac.ekfac`."""
+        self.require_kronecker(bias)
+        return ekfac(self.batches, self.shared, bias=bias)
+
+    def kfoc(self, bias: bool = False, seed: int = 0) -> KroneckerProduct:
+        """The Kronecker product nearest to G^l; see :func:`deepspec.layerwise.kfoc.kfoc`."""
+        self.require_kronecker(bias)
+        return kfoc(self.batches, self.shared, bias=bias, seed=seed)
+
     # ---- what the layer is --------------------------------------------------------------------
 
     @property
@@ -235,7 +269,17 @@ class Layer:
         _, function = next(self.problem.functions())
         prefix = f"{self._found.name}." if self._found.name else ""
         tensors = {**function.constants, **function.parameters}
-        found = self._found.formula.matrix(tensors[f"{prefix}weight"])
+        return self.as_matrix(tensors[f"{prefix}weight"])
+
+    def as_matrix(self, weight: Tensor) -> Float[Tensor, "o i"]:
+        """A tensor in the shape of the layer's weight as a matrix from inputs to outputs.
+
+        Raises
+        ------
+        ValueError
+            If there is none: of a normalisation, or a convolution in groups.
+        """
+        found = self._found.formula.matrix(weight)
         if found is None:
             raise ValueError(
                 f"expected a layer whose weight is one matrix, but {self.name} is "
@@ -247,13 +291,18 @@ class Layer:
             )
         return found
 
-    def require_kronecker(self) -> None:
+    def require_kronecker(self, bias: bool = False) -> None:
         """Raise ValueError where H ⊗ Δ is no approximation of G^l: there is no weight matrix."""
         if not self.weight_in_theta:
             raise ValueError(
                 f"expected a layer with its weight in θ, but of {self.name} only the bias is"
             )
         _ = self.matrix
+        if bias and not self.bias_in_theta:
+            raise ValueError(
+                f"expected a layer with its bias in θ, but {self.name} has none there; leave "
+                "bias=True out"
+            )
 
 
 def _name(prefix: str, model: nn.Module) -> str:

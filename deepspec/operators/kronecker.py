@@ -78,6 +78,10 @@ class KroneckerSum(SymmetricOperator):
             for their_left, their_right in other.terms
         )
 
+    def squared_norm(self) -> float:
+        """‖K‖² (Frobenius), from the factors alone."""
+        return self.inner(self)
+
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         matrices = columns.T.reshape(-1, self.rows, self.columns)
         total = torch.zeros_like(matrices)
@@ -208,6 +212,10 @@ class KroneckerBasis(SymmetricOperator):
     def trace(self) -> float:
         """Σ d."""
         return float(self.values.sum())
+
+    def squared_norm(self) -> float:
+        """‖K‖² (Frobenius)."""
+        return float(self.values.square().sum())
 
     @cached_property
     def _diagonal(self) -> Float[Tensor, "r s"]:
