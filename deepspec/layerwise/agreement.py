@@ -13,6 +13,7 @@ from deepspec.class_structure.array import gradients
 from deepspec.layerwise.blocks import (
     APPROXIMATIONS,
     Block,
+    Curvature,
     approximate_block,
     exact_block,
     in_whole,
@@ -177,14 +178,11 @@ def curvature_agreement(
     blocks: dict[str, list[Block]] = {kind: [] for kind in (BLOCKS, *kinds)}
     for layer in layers:
         exact = exact_block(layer.gradients, count, C)
-        blocks[BLOCKS].append(exact)
-        own = {
-            kind: approximate_block(layer, kind, count, C) if _is_matrix(layer) else exact
-            for kind in kinds
-        }
-        for kind, block in own.items():
-            blocks[kind].append(block)
+        own = dict.fromkeys(kinds, exact)
         if _is_matrix(layer):
+            for kind in kinds:
+                K = APPROXIMATIONS[kind](layer, layer.bias_in_theta)
+                own[kind] = approximate_block(layer, K, count, C)
             compared = {kind: _compared(exact, [block], [exact], C) for kind, block in own.items()}
             found.append(
                 BlockAgreement(
@@ -195,12 +193,44 @@ def curvature_agreement(
                     by_approximation=compared,
                 )
             )
+        for kind, block in (own | {BLOCKS: exact}).items():
+            blocks[kind].append(block)
     if not found:
         raise ValueError(
             "expected a layer whose weight in θ is one matrix, but there are only "
             f"{', '.join(f'{layer.name} ({layer.kind})' for layer in layers)}"
         )
     return CurvatureAgreement(layers=tuple(found), whole=_whole(layers, blocks, count))
+
+
+def layer_agreement(layer: Layer, K: Curvature) -> Agreement:
+    """How near one operator on a layer's weight is to its G^l.
+
+    Parameters
+    ----------
+    layer
+        The layer.
+    K
+        On the weight (out, in), row by row, or on (out, in + 1) with the bias last. Where θ has a
+        bias and K has none, K counts as zero there.
+
+    Raises
+    ------
+    MemoryError
+        If a Gram matrix of nC rows does not fit.
+    ValueError
+        If K is on matrices of another shape.
+    """
+    widths = [layer.width_in, layer.width_in + 1][: 1 + layer.bias_in_theta]
+    shapes = [(layer.width_out, width) for width in widths]
+    if (K.rows, K.columns) not in shapes:
+        raise ValueError(
+            f"expected an operator on matrices {' or '.join(map(str, shapes))} of {layer.name}, "
+            f"got {K!r}"
+        )
+    C = layer.problem.num_classes
+    exact = exact_block(layer.gradients, C + C * C, C)
+    return _compared(exact, [approximate_block(layer, K, C + C * C, C)], [exact], C)
 
 
 def _is_matrix(layer: Layer) -> bool:

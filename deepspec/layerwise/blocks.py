@@ -76,13 +76,13 @@ def exact_block(array: ClassArray, count: int, vectors: int) -> Block:
     )
 
 
-def approximate_block(layer: Layer, kind: str, count: int, vectors: int) -> Block:
-    """One of :data:`APPROXIMATIONS`, biases in it where θ has them."""
-    bias = layer.bias_in_theta
-    K = APPROXIMATIONS[kind](layer, bias)
+def approximate_block(layer: Layer, K: Curvature, count: int, vectors: int) -> Block:
+    """An approximation on the layer's weight (out, in), or with its bias on (out, in + 1)."""
+    bias = K.columns > layer.width_in
     largest = K.eigenvalues(min(count, K.size))
     found = K.eigenpairs(min(vectors, K.size))[1]
-    in_theta = torch.zeros(K.size, found.shape[1], dtype=torch.float64, device=K.device)
+    size = layer.own.size
+    in_theta = torch.zeros(size, found.shape[1], dtype=torch.float64, device=K.device)
     in_theta[matrix_places(layer, bias)] = found.double()
     return Block(
         values=largest,

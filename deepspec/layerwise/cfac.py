@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.krylov import NotConverged, top_eigenpairs
@@ -82,7 +83,12 @@ class ClassKronecker(KroneckerSum):
 
 
 def cfac(
-    batches: Batches, shared: Shared = "expand", *, bias: bool = False, seed: int = 0
+    batches: Batches,
+    shared: Shared = "expand",
+    *,
+    bias: bool = False,
+    labels: Int[Tensor, " n"] | None = None,
+    seed: int = 0,
 ) -> ClassKronecker:
     """Σ_c (n_c/n) Δ_c ⊗ H_c: inputs and errors as if independent within each class only.
 
@@ -95,6 +101,8 @@ def cfac(
     ----------
     batches, shared, bias
         As in :func:`~deepspec.layerwise.kfac.kfac`. One pass; memory for two factors a class.
+    labels
+        Other groups in place of the classes, such as shuffled labels: a null.
     seed
         Of the Lanczos iteration that finds its eigenvalues.
 
@@ -112,13 +120,15 @@ def cfac(
     for batch in batches():
         if not samples:
             require_room(batch, batch.errors.shape[1])
+        if labels is not None:
+            batch = replace(batch, labels=labels[batch.rows])
         samples = batch.num_samples
-        for sums, (rows, labels) in (
+        for sums, (rows, owners) in (
             (inputs, input_rows(batch, shared, bias)),
             (errors, error_rows(batch, shared)),
         ):
-            for label in labels.unique().tolist():
-                sums.setdefault(label, MomentSum(rows.shape[1])).add(rows[labels == label])
+            for label in owners.unique().tolist():
+                sums.setdefault(label, MomentSum(rows.shape[1])).add(rows[owners == label])
         for label, count in enumerate(torch.bincount(batch.labels).tolist()):
             counts[label] = counts.get(label, 0) + count
     if not inputs:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import get_args
 from weakref import WeakValueDictionary
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deepspec.class_structure.array import ClassArray, gradients
@@ -220,10 +220,15 @@ class Layer:
         self.require_kronecker(bias)
         return kfac(self.batches, self.shared, bias=bias)
 
-    def cfac(self, bias: bool = False, seed: int = 0) -> ClassKronecker:
-        """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.cfac.cfac`."""
+    def cfac(
+        self, bias: bool = False, labels: Int[Tensor, " n"] | None = None, seed: int = 0
+    ) -> ClassKronecker:
+        """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.cfac.cfac`.
+
+        Other ``labels`` make it a null: groups that are no classes.
+        """
         self.require_kronecker(bias)
-        return cfac(self.batches, self.shared, bias=bias, seed=seed)
+        return cfac(self.batches, self.shared, bias=bias, labels=labels, seed=seed)
 
     def ekfac(self, bias: bool = False) -> KroneckerBasis:
         """The diagonal of G^l in KFAC's eigenbasis; see :func:`deepspec.layerwise.kfac.ekfac`."""

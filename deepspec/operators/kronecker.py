@@ -27,6 +27,11 @@ class KroneckerSum(SymmetricOperator):
     terms
         Pairs (B, A) of symmetric matrices (out × out) and (in × in), or factors.
 
+    Attributes
+    ----------
+    rows, columns
+        out and in, the shape of V.
+
     Raises
     ------
     TypeError
@@ -191,11 +196,12 @@ class KroneckerBasis(SymmetricOperator):
                 f"expected values of shape ({left.shape[1]}, {right.shape[1]}), one for each pair "
                 f"of columns, got {tuple(values.shape)}"
             )
-        super().__init__(len(left) * len(right), left.dtype, left.device)
+        self.rows, self.columns = len(left), len(right)
+        super().__init__(self.rows * self.columns, left.dtype, left.device)
         self.left, self.right, self.values = left, right, values.double()
 
     def describe(self) -> str:
-        return f"diagonal in a Kronecker basis {len(self.left):,} ⊗ {len(self.right):,}"
+        return f"diagonal in a Kronecker basis {self.rows:,} ⊗ {self.columns:,}"
 
     def eigenvalues(self, k: int | None = None) -> Float[Tensor, " k"]:
         """The k largest eigenvalues (all p by default), descending, float64."""
@@ -222,7 +228,7 @@ class KroneckerBasis(SymmetricOperator):
         return self.values.to(self.dtype)
 
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
-        matrices = columns.T.reshape(-1, len(self.left), len(self.right))
+        matrices = columns.T.reshape(-1, self.rows, self.columns)
         inside = self._diagonal * (self.left.T @ (matrices @ self.right))
         return (self.left @ inside @ self.right.T).flatten(1).T
 

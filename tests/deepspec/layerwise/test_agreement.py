@@ -15,6 +15,7 @@ from deepspec.layerwise.agreement import (
     Agreement,
     CurvatureAgreement,
     curvature_agreement,
+    layer_agreement,
 )
 from deepspec.layerwise.blocks import APPROXIMATIONS, in_whole, matrix_places
 from deepspec.layerwise.layers import Layers
@@ -163,6 +164,20 @@ def test_a_result_is_saved_and_says_what_it_is(tmp_path: Path) -> None:
     for shown in (repr(found), repr(found.whole), repr(found.layers[0])):
         assert len(shown.splitlines()) <= 10
     assert repr(found.layers[0]).startswith("0, 30 parameters:\n  kfac: Agreement(log_ratio_top=")
+
+
+def test_any_operator_on_a_layer() -> None:
+    layers, G, found = built("mlp", "reduce")
+    layer, C = layers["2"], layers.problem.num_classes
+    again = layer_agreement(layer, layer.kfac(bias=True))
+    assert again.overlap == found.layers[1]["kfac"].overlap
+    # Without the bias it is zero there.
+    alone = layer.kfac()
+    whole = torch.zeros(layer.own.size, layer.own.size, dtype=torch.float64)
+    whole[: alone.size, : alone.size] = alone.to_dense()
+    agrees(layer_agreement(layer, alone), whole, dense_blocks(layers, G, BLOCKS)["2"][1], C)
+    with pytest.raises(ValueError, match=r"matrices \(5, 6\) or \(5, 7\) of 2, got <30"):
+        layer_agreement(layer, layers["0"].kfac(bias=True))
 
 
 def test_only_some_kinds() -> None:

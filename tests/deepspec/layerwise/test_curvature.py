@@ -151,6 +151,14 @@ def test_factors_of_few_samples_are_held_by_rows() -> None:
     assert [isinstance(right, ThinFactor) for _, right in F.terms] == [True, True]
 
 
+def test_cfac_of_other_groups() -> None:
+    planted = PLANTED["vectors"]
+    together = cfac(planted.batches, labels=torch.zeros(8, dtype=torch.long))
+    assert close(together.to_dense(), kfac(planted.batches).to_dense())
+    alone = cfac(planted.batches, labels=torch.arange(8))
+    assert close(alone.to_dense(), planted.curvature(False))
+
+
 def test_cfac_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = PLANTED["few samples"]
     expected = descending(dense_cfac(planted, "expand", True))
