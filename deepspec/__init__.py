@@ -37,6 +37,7 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
+from deepspec.layerwise import Layer, Layers
 from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
 from deepspec.operators import (
     ColumnSpace,
@@ -64,6 +65,8 @@ __all__ = [
     "Hessian",
     "JoinedSpectrum",
     "KernelPolynomialDensity",
+    "Layer",
+    "Layers",
     "LinearCombination",
     "LogSpectralDensity",
     "MatrixOperator",
