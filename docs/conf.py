@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",  # formulas without a network
 ]
 exclude_patterns = ["_build", "gallery/*"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -56,3 +57,17 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def _bars_are_norms(app, what, name, obj, options, lines) -> None:
+    """|λ| in a docstring is an absolute value, not reStructuredText's substitution."""
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            pieces = line.split("``")  # odd ones are code
+            pieces[::2] = [piece.replace("|", r"\|") for piece in pieces[::2]]
+            lines[number] = "``".join(pieces)
+
+
+def setup(app) -> None:
+    """What Sphinx calls."""
+    app.connect("autodoc-process-docstring", _bars_are_norms, priority=100)

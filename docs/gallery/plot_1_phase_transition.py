@@ -11,8 +11,8 @@ import numpy as np
 
 import ccm
 
-alpha, per_class = 0.3, 50
-snrs = np.linspace(0.2, 4, 80)
+alpha, per_class = 0.1, 200
+snrs = np.linspace(0.2, 5, 120)
 laws = [
     ccm.finite_sample_law(
         ccm.CanonicalClassificationModel(dim=200, num_classes=6, snr=snr), alpha, per_class
@@ -29,7 +29,9 @@ for label, color in (("outliers", "tab:red"), ("mini-bulk", "tab:blue")):
     critical = laws[0].critical_snr(label)
     ax.axvline(critical, color=color, linestyle=":", linewidth=1)
     ax.annotate(f"{critical:.2f}", (critical, 0.02), color=color, rotation=90, ha="right")
-ax.set(xlabel="signal-to-noise ratio t", ylabel="eigenvalue of the Fisher information", yscale="log")
+ax.set(
+    xlabel="signal-to-noise ratio t", ylabel="eigenvalue of the Fisher information", yscale="log"
+)
 ax.legend()
 
 # %%

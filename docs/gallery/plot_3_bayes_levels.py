@@ -11,22 +11,31 @@ import numpy as np
 
 import ccm
 
-snrs = np.linspace(0.5, 5, 19)
-fig, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
+snrs = np.linspace(0.5, 5, 46)
+C = 5
+names = {  # which group it is, by how often it occurs, from the largest eigenvalue down
+    (4, "first"): ("C − 1 outliers", "tab:red", "-"),
+    (6, "first"): ("(C − 1)(C − 2)/2", "tab:blue", "-"),
+    (4, "second"): ("C − 1", "tab:green", "-"),
+    (5, "first"): ("C(C − 3)/2", "tab:orange", "-"),
+    (1, "first"): ("1", "tab:purple", "-"),
+    (180, "first"): ("the bulk, (D − C)(C − 1)", "k", "--"),
+}
+curves: dict[tuple[int, str], list[float]] = {key: [] for key in names}
 for snr in snrs:
-    model = ccm.CanonicalClassificationModel(dim=50, num_classes=5, snr=snr)
+    seen: set[int] = set()
+    model = ccm.CanonicalClassificationModel(dim=50, num_classes=C, snr=snr)
     for level in ccm.bayes_spectrum(model).levels:
-        if level.value > 0:
-            top = level.multiplicity == 4 and level.label == "outliers"
-            ax.plot(
-                snr, level.value, "o", color="tab:red" if top else "0.5", ms=2 + level.multiplicity / 8
-            )
-ax.set(
-    xlabel="signal-to-noise ratio t",
-    ylabel="eigenvalue at the Bayes classifier",
-    yscale="log",
-    title="C = 5: the size of a dot is the multiplicity; red: the 4 outliers",
-)
+        key = (level.multiplicity, "second" if level.multiplicity in seen else "first")
+        seen.add(level.multiplicity)
+        if key in curves:
+            curves[key].append(level.value)
+
+fig, ax = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+for key, (label, color, style) in names.items():
+    ax.plot(snrs, curves[key], style, color=color, label=label)
+ax.set(xlabel="signal-to-noise ratio t", ylabel="eigenvalue at the Bayes classifier", yscale="log")
+ax.legend(title="how many", fontsize=9)
 
 # %%
-# Some groups lie *below* the bulk, the largest dots. See ``docs/theory.md``, §2, level 3.
+# Some groups lie *below* the bulk. See the theory page, §2, level 3.

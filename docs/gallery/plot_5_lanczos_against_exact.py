@@ -24,10 +24,13 @@ estimate = deepspec.spectral_density(G, steps=40, probes=2, seed=0)
 
 fig, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
 grid = estimate.grid.numpy()
-density = estimate.density.numpy()
-ax.plot(grid, density, color="tab:blue", label="Lanczos, 80 products")
+low, high = estimate.band()
+ax.plot(grid, estimate.values, color="tab:blue", label="Lanczos, 80 products with G")
+ax.fill_between(grid, low, high, color="tab:blue", alpha=0.3, label="95 % band")
 eigenvalues = torch.cat([exact.eigenvalues, torch.zeros(exact.zeros)]).numpy()
 heights, bins = np.histogram(eigenvalues, bins=200, range=(grid[0], grid[-1]), density=True)
-ax.stairs(heights, bins, color="0.6", fill=True, alpha=0.5, label=f"all {len(eigenvalues):,} eigenvalues")
+ax.stairs(
+    heights, bins, color="0.6", fill=True, alpha=0.5, label=f"all {len(eigenvalues):,} eigenvalues"
+)
 ax.set(xlabel="eigenvalue of G", ylabel="density", yscale="log", ylim=(1e-4, None))
 ax.legend()

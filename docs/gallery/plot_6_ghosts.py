@@ -2,8 +2,8 @@
 Ghosts: why counting needs orthogonality
 ========================================
 
-Lanczos in floating point forgets what it has found, and finds it again. For a density these copies are
-harmless: their weights add up. For counting outliers they are wrong.
+Lanczos in floating point forgets what it has found, and finds it again. For a density these copies
+are harmless: their weights add up. For counting outliers they are wrong.
 """
 
 import matplotlib.pyplot as plt
@@ -22,14 +22,14 @@ for ax, way in zip(axes, ("none", "full"), strict=True):
     for steps in range(5, 121, 5):
         T = deepspec.lanczos(A, steps, start, reorthogonalize=way)
         ritz = torch.linalg.eigvalsh(
-            torch.diag(T.diagonal)
-            + torch.diag(T.off_diagonal, 1)
-            + torch.diag(T.off_diagonal, -1)
+            torch.diag(T.diagonal) + torch.diag(T.off_diagonal, 1) + torch.diag(T.off_diagonal, -1)
         )
         ax.plot([steps] * len(ritz), ritz, "o", ms=2.5, color="tab:blue", alpha=0.6)
     copies = [int(((ritz - value).abs() < 1e-6).sum()) for value in (3, 4, 5)]
     ax.set_title(
-        f"reorthogonalize={way!r}: copies of 3, 4, 5 after 120 steps: {copies}", loc="left", fontsize=10
+        f"reorthogonalize={way!r}: copies of 3, 4, 5 after 120 steps: {copies}",
+        loc="left",
+        fontsize=10,
     )
     ax.set_ylabel("Ritz values")
 axes[-1].set_xlabel("Lanczos steps")

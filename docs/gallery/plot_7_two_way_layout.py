@@ -2,8 +2,8 @@
 First by c', then by c
 ======================
 
-How much of the mean gradients is an effect of the true class c, of the would-be class c', and of both:
-a two-way layout, from their Gram matrix alone, before and after training.
+How much of the mean gradients is an effect of the true class c, of the would-be class c', and of
+both: a two-way layout, from their Gram matrix alone, before and after training.
 """
 
 import copy
@@ -18,7 +18,6 @@ from deepspec.zoo.training import train
 
 torch.manual_seed(0)
 data, net = digits(20), mlp(64, (64, 64))
-fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
 shares = {}
 for epochs in (0, 3, 10, 30):
     trained = copy.deepcopy(net)
@@ -27,10 +26,17 @@ for epochs in (0, 3, 10, 30):
     array = deepspec.gradients(deepspec.Problem(trained, data.train, dtype=torch.float64))
     shares[epochs] = array.two_way_layout()
 
-bottom = torch.zeros(len(shares))
-for name in ("of_label", "of_target", "interaction"):
-    values = torch.tensor([float(getattr(layout, name, float("nan"))) for layout in shares.values()])
-    ax.bar([str(e) for e in shares], values, bottom=bottom, label=name)
-    bottom = bottom + values
-ax.set(xlabel="epochs of training", ylabel="share of the mean gradients' variance")
-ax.legend()
+fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
+names = {
+    "by_cross_class": "effect of the would-be class c'",
+    "shared": "either",
+    "by_class": "effect of the true class c",
+    "interaction": "both together",
+}
+bottom = [0.0] * len(shares)
+for name, label in names.items():
+    heights = [max(0.0, getattr(layout, name)) for layout in shares.values()]
+    ax.bar([str(epochs) for epochs in shares], heights, bottom=bottom, label=label)
+    bottom = [below + height for below, height in zip(bottom, heights, strict=True)]
+ax.set(xlabel="epochs of training", ylabel="share of the variance of the means g_{c,c'}")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -7,9 +7,9 @@ knockouts.
 """
 
 import matplotlib.pyplot as plt
+import torch
 from sklearn.datasets import load_digits
 
-import torch
 import deepspec
 
 pixels, labels = load_digits(return_X_y=True)

@@ -2,7 +2,8 @@
 Spectra while you train
 =======================
 
-:class:`deepspec.Recorder` in a training loop of one's own: the loss, and the eigenvalues of the parts of G.
+:class:`deepspec.Recorder` in a training loop of one's own: the loss, and the largest eigenvalues of
+G and of what class means leave of it.
 """
 
 import matplotlib.pyplot as plt
