@@ -37,6 +37,7 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
+from deepspec.layerwise import CurvatureAgreement, Layer, Layers, curvature_agreement
 from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
 from deepspec.operators import (
     BlockDiagonal,
@@ -62,6 +63,7 @@ __all__ = [
     "ClassStructure",
     "ColumnSpace",
     "Compression",
+    "CurvatureAgreement",
     "Eigenpairs",
     "Estimate",
     "ExactSpectrum",
@@ -72,6 +74,8 @@ __all__ = [
     "KroneckerBasis",
     "KroneckerProduct",
     "KroneckerSum",
+    "Layer",
+    "Layers",
     "LinearCombination",
     "LogSpectralDensity",
     "MatrixOperator",
@@ -92,6 +96,7 @@ __all__ = [
     "class_means",
     "count_outliers",
     "cross_class_deviations",
+    "curvature_agreement",
     "exact_spectrum",
     "fit_power_law",
     "frobenius_norm",

@@ -1,1 +1,22 @@
 """The net layer by layer: features, backpropagated errors, gradients, weights, neural collapse."""
+
+from deepspec.layerwise.agreement import (
+    Agreement,
+    BlockAgreement,
+    CurvatureAgreement,
+    curvature_agreement,
+    layer_agreement,
+)
+from deepspec.layerwise.collapse import neural_collapse
+from deepspec.layerwise.layers import Layer, Layers
+
+__all__ = [
+    "Agreement",
+    "BlockAgreement",
+    "CurvatureAgreement",
+    "Layer",
+    "Layers",
+    "curvature_agreement",
+    "layer_agreement",
+    "neural_collapse",
+]

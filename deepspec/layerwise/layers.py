@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import get_args
 from weakref import WeakValueDictionary
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -18,9 +19,12 @@ from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layers.uses import LayersOfNet, layers_of
 from deepspec.layerwise.arrays import error_array, feature_array
 from deepspec.layerwise.cfac import ClassKronecker, cfac
+from deepspec.layerwise.collapse import neural_collapse, neural_collapse_inside
 from deepspec.layerwise.kfac import ekfac, kfac
 from deepspec.layerwise.kfoc import kfoc
+from deepspec.layerwise.mean_products import MeanProducts, mean_products
 from deepspec.layerwise.records import LayerBatch, Mask, Records, Shared
+from deepspec.layerwise.weights import LayerWeight
 from deepspec.operators import KroneckerBasis, KroneckerProduct
 from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
@@ -84,7 +88,7 @@ class Layers:
         found = _without_tied(layers_of(function), function)
         if not found.layers:
             raise ValueError(
-                "expected a net with at least one layer that has a formula (Linear, Conv1d, Conv2d, "
+                "expected a net with a layer that has a formula (Linear, Conv1d, Conv2d, "
                 f"Embedding, normalisations), found none: {_listed(found.left_out)}"
             )
         #: Why each other module with parameters in θ is no layer.
@@ -205,6 +209,53 @@ class Layer:
         """Inputs and errors of the samples, batch by batch: a new pass at each call."""
         return self._records.batches(self.place)
 
+    # ---- measures -----------------------------------------------------------------------------
+
+    @property
+    def weight(self) -> LayerWeight:
+        """The weight (out, in), with ``knock_out(weight_decay)`` against its class part (§7.13).
+
+        Raises
+        ------
+        ValueError
+            If there is none: of a normalisation, or a convolution in groups.
+        """
+        return LayerWeight.of(self)
+
+    def mean_products(self) -> MeanProducts:
+        """How well h_c ⊗ δ_{c,c'} gives the mean gradients g_{c,c'} (§7.12).
+
+        Raises
+        ------
+        ValueError
+            If the layer's weight is no matrix.
+        """
+        return mean_products(self)
+
+    def neural_collapse(self) -> dict[str, float]:
+        """NC1–NC4 of the layer's inputs (Papyan, Han, Donoho 2020), averaged over positions.
+
+        For the layer that makes the logits ``nc3`` and ``nc4`` are the paper's; for hidden layers
+        they are what :func:`deepspec.layerwise.collapse.neural_collapse_inside` states.
+
+        Raises
+        ------
+        ValueError
+            If fewer than two classes have samples.
+        """
+        rows = [batch.feature_rows("reduce").vectors for batch in self.batches()]
+        features, problem = torch.cat(rows), self.problem
+        weight, bias = self._tensor("weight"), self._tensor("bias")
+        if weight is not None:
+            weight = self._found.formula.matrix(weight)
+        if weight is not None and self.width_out == problem.num_classes:
+            logits = features @ weight.T + (0 if bias is None else bias)
+            close = torch.finfo(problem.dtype).eps ** 0.5 * float(problem.logits.abs().max())
+            if float((logits - problem.logits).abs().max()) <= close:
+                return neural_collapse(features, problem.labels, weight, bias)
+        chosen = problem.logits.argmax(dim=1)
+        return neural_collapse_inside(features, problem.labels, weight, chosen)
+
     # ---- approximations of G^l ----------------------------------------------------------------
 
     def kfac(self, bias: bool = False) -> KroneckerProduct:
@@ -271,20 +322,8 @@ class Layer:
         ValueError
             If there is none: of a normalisation, or a convolution in groups.
         """
-        _, function = next(self.problem.functions())
-        prefix = f"{self._found.name}." if self._found.name else ""
-        tensors = {**function.constants, **function.parameters}
-        return self.as_matrix(tensors[f"{prefix}weight"])
-
-    def as_matrix(self, weight: Tensor) -> Float[Tensor, "o i"]:
-        """A tensor in the shape of the layer's weight as a matrix from inputs to outputs.
-
-        Raises
-        ------
-        ValueError
-            If there is none: of a normalisation, or a convolution in groups.
-        """
-        found = self._found.formula.matrix(weight)
+        weight = self._tensor("weight")
+        found = None if weight is None else self._found.formula.matrix(weight)
         if found is None:
             raise ValueError(
                 f"expected a layer whose weight is one matrix, but {self.name} is "
@@ -295,6 +334,17 @@ class Layer:
                 )
             )
         return found
+
+    def _tensor(self, name: str) -> Tensor | None:
+        """The module's tensor as the problem has it, if there is one."""
+        _, function = next(self.problem.functions())
+        prefix = f"{self._found.name}." if self._found.name else ""
+        return {**function.constants, **function.parameters}.get(f"{prefix}{name}")
+
+    def as_matrix(self, weight: Tensor) -> Float[Tensor, "o i"]:
+        """A tensor in the shape of the layer's weight as a matrix from inputs to outputs."""
+        found = self._found.formula.matrix(weight)
+        return self.matrix if found is None else found  # which says what it is instead
 
     def require_kronecker(self, bias: bool = False) -> None:
         """Raise ValueError where H ⊗ Δ is no approximation of G^l: there is no weight matrix."""
