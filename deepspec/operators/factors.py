@@ -49,6 +49,14 @@ class Factor(ABC):
         """All eigenvalues that may differ from zero, descending, and their vectors; float64."""
         return self._eigenpairs()
 
+    @cached_property
+    def eigenvalues(self) -> Float[Tensor, " r"]:
+        """The same without vectors, in a fraction of the time."""
+        return self.eigenpairs[0] if "eigenpairs" in vars(self) else self._eigenvalues()
+
+    @abstractmethod
+    def _eigenvalues(self) -> Float[Tensor, " r"]: ...
+
     @abstractmethod
     def _eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]: ...
 
@@ -89,6 +97,9 @@ class WholeFactor(Factor):
 
     def trace(self) -> float:
         return float(self.matrix.double().trace())
+
+    def _eigenvalues(self) -> Float[Tensor, " d"]:
+        return torch.linalg.eigvalsh(self.matrix.double()).flip(0)
 
     def _eigenpairs(self) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
         values, vectors = torch.linalg.eigh(self.matrix.double())
@@ -134,6 +145,11 @@ class ThinFactor(Factor):
 
     def trace(self) -> float:
         return float(self.rows.double().square().sum())
+
+    def _eigenvalues(self) -> Float[Tensor, " r"]:
+        rows = self.rows.double()
+        values = torch.linalg.eigvalsh(rows @ rows.T).flip(0).clamp_min(0.0)
+        return values[: self.size]  # beyond it all are zero
 
     def _eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
         left, singular, _ = torch.linalg.svd(self.rows.double().T, full_matrices=False)

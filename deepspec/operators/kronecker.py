@@ -130,7 +130,7 @@ class KroneckerProduct(KroneckerSum):
         For k of them no more than about k log k products are formed.
         """
         wanted = self.size if k is None else min(check_count(k), self.size)
-        lefts, rights = self.left.eigenpairs[0], self.right.eigenpairs[0]
+        lefts, rights = self.left.eigenvalues, self.right.eigenvalues
         values = top_products(lefts, rights, wanted)[0]
         # A thin factor leaves out zeros.
         missing = min(self.size - len(lefts) * len(rights), wanted)
