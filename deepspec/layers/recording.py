@@ -16,12 +16,34 @@ from deepspec.layers.formula import LayerFormula
 
 @dataclass(frozen=True)
 class Layer:
-    """A module by its name in the model, the formula for its parameters, and their names in θ."""
+    """A module by its name in the model, and the formula for its parameters.
+
+    Attributes
+    ----------
+    name, module
+        Whose calls are recorded.
+    formula
+        For what it computes.
+    parameters
+        Names in θ of the formula's "weight" and "bias", of those that θ has.
+    """
 
     name: str
     module: nn.Module
     formula: LayerFormula
-    names: tuple[str, ...]
+    parameters: dict[str, str]
+
+    def tensor_name(self, part: str) -> str:
+        """What the model calls its "weight" or "bias", whether or not θ has that."""
+        if part in self.parameters:
+            return self.parameters[part]
+        prefix = next(iter(self.parameters.values())).rpartition(".")[0]
+        return f"{prefix}.{part}" if prefix else part
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its tensors in θ."""
+        return tuple(self.parameters.values())
 
 
 @dataclass

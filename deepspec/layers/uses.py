@@ -81,7 +81,7 @@ def _candidates(function: LogitFunction) -> tuple[dict[nn.Module, Layer], dict[s
         if formula is None:
             without[prefix] = f"{kind} (as it is configured) has no formula"
         else:
-            found[module] = Layer(prefix, module, formula, tuple(names.values()))
+            found[module] = Layer(prefix, module, formula, names)
     return found, without
 
 

@@ -252,6 +252,16 @@ def test_what_is_no_layer_says_why(
         twice[key]  # type: ignore[index]
 
 
+def test_an_output_that_a_hook_changes_is_not_believed() -> None:
+    model, _ = problem_of(CASES[0])
+    model[2].register_forward_hook(lambda module, args, output: 2 * output)
+    _, X, y = CASES[0].build()
+    layers = Layers(Problem(model, (X, y)))
+    assert layers.names == ("0", "4")
+    with pytest.raises(ValueError, match=r"2: its formula does not give the gradient by 2\.weight"):
+        layers["2"]
+
+
 def test_a_net_without_layers_and_options_that_are_none() -> None:
     model = nn.Sequential(nn.Flatten(), nn.PReLU())
     problem = Problem(model, (torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))
