@@ -156,6 +156,7 @@ class Layer:
         self.parameter_names = self.problem.space.restricted(found.names).names
         self.width_in, self.width_out, self.positions = records.widths[place]
         self._found, self._records = found, records
+        self._alone = len(layers) == 1
 
     def __repr__(self) -> str:
         entries = self.problem.space.restricted(self.parameter_names).size
@@ -294,6 +295,31 @@ class Layer:
         _, function = next(self.problem.functions())
         tensors = {**function.constants, **function.parameters}
         return tensors.get(self._found.tensor_name(name))
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether θ has its weight, and that is one matrix from inputs to outputs."""
+        weight = self._tensor("weight") if self.weight_in_theta else None
+        return weight is not None and self._found.formula.matrix(weight) is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its numbers has to know, in sentences; mostly nothing.
+
+        With more classes than dimensions no class means can be outliers (Papyan 2020, §9.2).
+        """
+        classes, found = self.problem.num_classes, []
+        for what, width in (("inputs", self.width_in), ("errors", self.width_out)):
+            if width < classes:
+                found.append(
+                    f"the {what} of {self.name} have {width} dimensions, fewer than the {classes} "
+                    f"classes: {classes} outliers are impossible there, class means are not"
+                )
+        if self._alone:
+            found.append(
+                f"{self.name} is the net's only layer: its features are the data, its errors p − e"
+            )
+        return tuple(found)
 
     def require_kronecker(self) -> None:
         """Raise ValueError where H ⊗ Δ is no approximation of G^l: there is no weight matrix."""

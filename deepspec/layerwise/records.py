@@ -24,11 +24,15 @@ PIECE_BYTES = 2**27
 
 
 class Replicates(NamedTuple):
-    """Vectors with weights and labels: Σ weights v vᵀ is the second moment they stand for."""
+    """Vectors with weights and labels: Σ weights v vᵀ is the second moment they stand for.
+
+    ``sample`` is the number of the sample that each is of.
+    """
 
     vectors: Float[Tensor, "m ..."]
     weights: Float[Tensor, "m ..."]
     labels: Int[Tensor, " m"]
+    sample: Int[Tensor, " m"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,19 +80,25 @@ class LayerBatch:
             kept = torch.where(self.counted[:, :, None], self.inputs, 0.0).double()
             mean = kept.sum(dim=1) / lengths.clamp_min(1)[:, None]
             weights = (lengths > 0).double() / self.num_samples
-            return Replicates(mean.to(self.inputs.dtype), weights, self.labels)
+            return Replicates(mean.to(self.inputs.dtype), weights, self.labels, self._samples)
         sample, position = self.counted.nonzero(as_tuple=True)
         weights = 1.0 / (self.num_samples * lengths.double())[sample]
-        return Replicates(self.inputs[sample, position], weights, self.labels[sample])
+        vectors = self.inputs[sample, position]
+        return Replicates(vectors, weights, self.labels[sample], self._samples[sample])
 
     def error_rows(self, shared: Shared) -> Replicates:
         """Errors as rows of Δ, each with p_{i,c'}/n: every position's, or their sum."""
         if shared == "reduce":
             kept = torch.where(self.counted[:, None, :, None], self.errors, 0.0)
-            return Replicates(kept.sum(dim=2), self.weights, self.labels)
+            return Replicates(kept.sum(dim=2), self.weights, self.labels, self._samples)
         sample, position = self.counted.nonzero(as_tuple=True)
         found = self.errors.transpose(1, 2)[sample, position]
-        return Replicates(found, self.weights[sample], self.labels[sample])
+        weights, labels = self.weights[sample], self.labels[sample]
+        return Replicates(found, weights, labels, self._samples[sample])
+
+    @property
+    def _samples(self) -> Int[Tensor, " b"]:
+        return torch.arange(self.rows.start, self.rows.stop, device=self.labels.device)
 
 
 class Recorded(NamedTuple):

@@ -12,7 +12,6 @@ from tests import oracles
 from tests.deepspec.class_structure.test_array import alike, descending
 from tests.layered_cases import built, example, problem_of
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even")
 
 

@@ -329,3 +329,17 @@ def test_layers_without_one_weight_matrix() -> None:
         layers["1"].require_kronecker()
     layers["3"].require_kronecker()
     assert (layers["0"].width_in, layers["0"].width_out, layers["1"].normalizes) == (8, 4, True)
+
+
+def test_too_many_classes_are_said() -> None:
+    _, problem = problem_of(CASES[0])
+    assert Layers(problem)[0].notes == ()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3))
+    problem = Problem(net, (torch.randn(6, 4), torch.arange(6) % 3))
+    first, last = Layers(problem)
+    assert "the errors of 0 have 2 dimensions, fewer than the 3 classes" in first.notes[0]
+    assert "3 outliers are impossible" in last.notes[0]
+    only = Layers(Problem(nn.Linear(4, 3), (torch.randn(6, 4), torch.arange(6) % 3)))[0]
+    assert "only layer: its features are the data" in only.notes[0]
