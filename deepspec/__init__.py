@@ -37,13 +37,17 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
-from deepspec.layerwise import Layer, Layers
+from deepspec.layerwise import CurvatureAgreement, Layer, Layers, curvature_agreement
 from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
 from deepspec.operators import (
+    BlockDiagonal,
     ColumnSpace,
     Compression,
     GaussNewton,
     Hessian,
+    KroneckerBasis,
+    KroneckerProduct,
+    KroneckerSum,
     LinearCombination,
     MatrixOperator,
     PullbackOperator,
@@ -54,10 +58,12 @@ from deepspec.problem import Problem
 
 __all__ = [
     "Attribution",
+    "BlockDiagonal",
     "ClassArray",
     "ClassStructure",
     "ColumnSpace",
     "Compression",
+    "CurvatureAgreement",
     "Eigenpairs",
     "Estimate",
     "ExactSpectrum",
@@ -65,6 +71,9 @@ __all__ = [
     "Hessian",
     "JoinedSpectrum",
     "KernelPolynomialDensity",
+    "KroneckerBasis",
+    "KroneckerProduct",
+    "KroneckerSum",
     "Layer",
     "Layers",
     "LinearCombination",
@@ -87,6 +96,7 @@ __all__ = [
     "class_means",
     "count_outliers",
     "cross_class_deviations",
+    "curvature_agreement",
     "exact_spectrum",
     "fit_power_law",
     "frobenius_norm",

@@ -29,7 +29,8 @@ def feature_array(records: Records, place: int, shared: Shared, name: str) -> Cl
     width, _, positions = records.widths[place]
     per_sample = width * (1 if shared == "reduce" else positions)
     _require_room(problem, per_sample, f"the features of layer {name}", shared, positions)
-    found = [batch.feature_rows(shared) for batch in records.batches(place)]
+    batches = [(b.feature_rows(shared), b.samples(shared)) for b in records.batches(place)]
+    found = [part for part, _ in batches]
     vectors = torch.cat([part.vectors for part in found])
     log_weights = torch.cat([part.weights for part in found]).log()
     labels = torch.cat([part.labels for part in found])
@@ -37,7 +38,7 @@ def feature_array(records: Records, place: int, shared: Shared, name: str) -> Cl
     cells = weigh_cells(
         log_weights[:, None], labels, problem.num_classes, vectors.dtype, cross=False
     )
-    sample = torch.cat([part.sample for part in found])
+    sample = torch.cat([samples for _, samples in batches])
     return ClassArray.of(rows, replace(cells, sample=None if shared == "reduce" else sample))
 
 
@@ -55,9 +56,10 @@ def error_array(
     _, width, positions = records.widths[place]
     per_sample = problem.num_classes * width * (1 if shared == "reduce" else positions)
     _require_room(problem, per_sample, f"the errors of layer {name}", shared, positions)
-    found = [batch.error_rows(shared) for batch in records.batches(place)]
+    batches = [(b.error_rows(shared), b.samples(shared)) for b in records.batches(place)]
+    found = [part for part, _ in batches]
     vectors = torch.cat([part.vectors for part in found])
-    sample = torch.cat([part.sample for part in found])
+    sample = torch.cat([samples for _, samples in batches])
     labels = torch.cat([part.labels for part in found])
     # From logarithms: a probability that underflows still has its share in the means.
     log_probabilities = problem.log_probabilities[sample]

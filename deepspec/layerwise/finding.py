@@ -42,14 +42,17 @@ def _without_tied(found: LayersOfNet, function: LogitFunction) -> LayersOfNet:
     layer's inputs and errors; counted at each use, G's blocks would not add up to G.
     """
     places: dict[int, list[str]] = {}
-    for name, tensor in function.model.named_parameters(remove_duplicate=False):
-        places.setdefault(id(tensor), []).append(name)
+    for name, parameter in function.model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
     shared = [names for names in places.values() if len(names) > 1]
     tied = {name: names for names in shared if names[0] in function.space.names for name in names}
     out = dict(found.left_out)
     for name, names in tied.items():
         others = " and ".join(other for other in names if other != name)
-        out[name.rpartition(".")[0]] = f"its {name.rpartition('.')[2]} is tied to {others}"
+        module, _, tensor = name.rpartition(".")
+        if tensor.startswith("in_proj_"):  # an attention's input projection, by its own name
+            module = f"{module}.in_proj" if module else "in_proj"
+        out[module] = f"its {tensor} is tied to {others}"
     kept = [layer for layer in found.layers if layer.name not in out]
     return LayersOfNet(layers=kept, left_out=out)
 

@@ -8,7 +8,7 @@ from typing import get_args
 from weakref import WeakValueDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.class_structure.array import ClassArray, gradients
@@ -16,11 +16,15 @@ from deepspec.class_structure.cells import Convention
 from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layerwise.arrays import error_array, feature_array
+from deepspec.layerwise.cfac import ClassKronecker, cfac
 from deepspec.layerwise.collapse import neural_collapse, neural_collapse_inside
 from deepspec.layerwise.finding import find_layers
+from deepspec.layerwise.kfac import ekfac, kfac
+from deepspec.layerwise.kfoc import kfoc
 from deepspec.layerwise.mean_products import MeanProducts, mean_products
 from deepspec.layerwise.records import LayerBatch, Mask, Records, Shared
 from deepspec.layerwise.weights import LayerWeight
+from deepspec.operators import KroneckerBasis, KroneckerProduct
 from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
 
@@ -246,6 +250,41 @@ class Layer:
         chosen = problem.logits.argmax(dim=1)
         return neural_collapse_inside(features, problem.labels, weight, chosen)
 
+    # ---- approximations of G^l ----------------------------------------------------------------
+
+    def kfac(self, bias: bool = False) -> KroneckerProduct:
+        """Δ ⊗ H on the weight, flattened row by row; see :func:`deepspec.layerwise.kfac.kfac`.
+
+        With ``bias`` on (out, in + 1), whose last column is the bias.
+
+        Raises
+        ------
+        ValueError
+            If θ does not have the weight (or the bias that is asked for), or it is no matrix.
+        """
+        self.require_kronecker(bias)
+        return kfac(self.batches, self.shared, bias=bias)
+
+    def cfac(
+        self, bias: bool = False, labels: Int[Tensor, " n"] | None = None, seed: int = 0
+    ) -> ClassKronecker:
+        """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.cfac.cfac`.
+
+        Other ``labels`` make it a null: groups that are no classes.
+        """
+        self.require_kronecker(bias)
+        return cfac(self.batches, self.shared, bias=bias, labels=labels, seed=seed)
+
+    def ekfac(self, bias: bool = False) -> KroneckerBasis:
+        """The diagonal of G^l in KFAC's eigenbasis; see :func:`deepspec.layerwise.kfac.ekfac`."""
+        self.require_kronecker(bias)
+        return ekfac(self.batches, self.shared, bias=bias)
+
+    def kfoc(self, bias: bool = False, seed: int = 0) -> KroneckerProduct:
+        """The Kronecker product nearest to G^l; see :func:`deepspec.layerwise.kfoc.kfoc`."""
+        self.require_kronecker(bias)
+        return kfoc(self.batches, self.shared, bias=bias, seed=seed)
+
     # ---- what the layer is --------------------------------------------------------------------
 
     @property
@@ -321,10 +360,20 @@ class Layer:
             )
         return tuple(found)
 
-    def require_kronecker(self) -> None:
+    def as_matrix(self, weight: Tensor) -> Float[Tensor, "o i"]:
+        """A tensor in the shape of the layer's weight as a matrix from inputs to outputs."""
+        found = self._found.formula.matrix(weight)
+        return self.matrix if found is None else found  # which says what it is instead
+
+    def require_kronecker(self, bias: bool = False) -> None:
         """Raise ValueError where H ⊗ Δ is no approximation of G^l: there is no weight matrix."""
         if not self.weight_in_theta:
             raise ValueError(
                 f"expected a layer with its weight in θ, but of {self.name} only the bias is"
             )
         _ = self.matrix
+        if bias and not self.bias_in_theta:
+            raise ValueError(
+                f"expected a layer with its bias in θ, but {self.name} has none there; leave "
+                "bias=True out"
+            )

@@ -24,15 +24,11 @@ PIECE_BYTES = 2**27
 
 
 class Replicates(NamedTuple):
-    """Vectors with weights and labels: Σ weights v vᵀ is the second moment they stand for.
-
-    ``sample`` is the number of the sample that each is of.
-    """
+    """Vectors with weights and labels: Σ weights v vᵀ is the second moment they stand for."""
 
     vectors: Float[Tensor, "m ..."]
     weights: Float[Tensor, "m ..."]
     labels: Int[Tensor, " m"]
-    sample: Int[Tensor, " m"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,25 +76,24 @@ class LayerBatch:
             kept = torch.where(self.counted[:, :, None], self.inputs, 0.0).double()
             mean = kept.sum(dim=1) / lengths.clamp_min(1)[:, None]
             weights = (lengths > 0).double() / self.num_samples
-            return Replicates(mean.to(self.inputs.dtype), weights, self.labels, self._samples)
+            return Replicates(mean.to(self.inputs.dtype), weights, self.labels)
         sample, position = self.counted.nonzero(as_tuple=True)
         weights = 1.0 / (self.num_samples * lengths.double())[sample]
-        vectors = self.inputs[sample, position]
-        return Replicates(vectors, weights, self.labels[sample], self._samples[sample])
+        return Replicates(self.inputs[sample, position], weights, self.labels[sample])
 
     def error_rows(self, shared: Shared) -> Replicates:
         """Errors as rows of Δ, each with p_{i,c'}/n: every position's, or their sum."""
         if shared == "reduce":
             kept = torch.where(self.counted[:, None, :, None], self.errors, 0.0)
-            return Replicates(kept.sum(dim=2), self.weights, self.labels, self._samples)
+            return Replicates(kept.sum(dim=2), self.weights, self.labels)
         sample, position = self.counted.nonzero(as_tuple=True)
         found = self.errors.transpose(1, 2)[sample, position]
-        weights, labels = self.weights[sample], self.labels[sample]
-        return Replicates(found, weights, labels, self._samples[sample])
+        return Replicates(found, self.weights[sample], self.labels[sample])
 
-    @property
-    def _samples(self) -> Int[Tensor, " b"]:
-        return torch.arange(self.rows.start, self.rows.stop, device=self.labels.device)
+    def samples(self, shared: Shared) -> Int[Tensor, " m"]:
+        """The number of the sample that each of these rows is of."""
+        samples = torch.arange(self.rows.start, self.rows.stop, device=self.labels.device)
+        return samples if shared == "reduce" else samples[self.counted.nonzero(as_tuple=True)[0]]
 
 
 class Recorded(NamedTuple):
