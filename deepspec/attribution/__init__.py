@@ -2,6 +2,7 @@
 
 from deepspec.attribution._attribute import attribute
 from deepspec.attribution.alignment import Alignment
+from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.decomposition import Decomposition, PartSummary
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
@@ -18,6 +19,7 @@ __all__ = [
     "Claim",
     "Decomposition",
     "Finding",
+    "LayerAttribution",
     "MeansMap",
     "MiniBulk",
     "PartSummary",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from deepspec.attribution import summary as words
+from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.measurement import Settings
 from deepspec.attribution.split import SplitAttribution
 from deepspec.storage.checkpoint import load_state, save_state
@@ -25,7 +26,11 @@ KIND = "attribution"
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """The attribution of one net's spectra: what :func:`deepspec.attribute` returns."""
+    """The attribution of one net's spectra: what :func:`deepspec.attribute` returns.
+
+    ``layers`` has every layer by its name, where they were asked for, and ``left_out`` says of
+    other modules with parameters why they are none.
+    """
 
     problem: dict[str, Any]
     num_classes: int
@@ -36,6 +41,8 @@ class Attribution:
     plan: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+    layers: dict[str, LayerAttribution] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def train(self) -> SplitAttribution:

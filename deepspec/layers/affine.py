@@ -1,4 +1,4 @@
-"""Linear maps of inputs: nn.Linear, nn.Conv2d, nn.Embedding."""
+"""Linear maps of inputs: nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class ConvolutionFormula(LayerFormula):
         return getattr(module, "padding_mode", "") == "zeros"
 
     @staticmethod
-    def of(module: nn.Conv2d, weight: bool, bias: bool) -> ConvolutionFormula:
+    def of(module: nn.Module, weight: bool, bias: bool) -> ConvolutionFormula:
+        assert isinstance(module, nn.Conv2d)
         sizes = (module.kernel_size, module.stride, module.dilation, module.padding)
         return ConvolutionFormula(weight, bias, *sizes, module.groups)
 
@@ -115,6 +116,52 @@ class ConvolutionFormula(LayerFormula):
             return found.unflatten(0, by_group.shape[1:4]).transpose(0, 1).flatten(1, 2)
 
         return self._named(weight=weight, bias=lambda: errors.sum(dim=(0, 3, 4)))
+
+
+@dataclass(frozen=True)
+class SeriesConvolutionFormula(ConvolutionFormula):
+    """nn.Conv1d, as a convolution of images that are one pixel high."""
+
+    @staticmethod
+    def of(module: nn.Module, weight: bool, bias: bool) -> SeriesConvolutionFormula:
+        assert isinstance(module, nn.Conv1d)
+        edges = module.padding
+        return SeriesConvolutionFormula(
+            weight,
+            bias,
+            (1, *module.kernel_size),
+            (1, *module.stride),
+            (1, *module.dilation),
+            edges if isinstance(edges, str) else (0, *edges),
+            module.groups,
+        )
+
+    def observe(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        return super().observe(module, inputs[:, :, None])
+
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        images = {k: v if k == "bias" else v[:, :, :, None] for k, v in tangents.items()}
+        return super().jvp(observed, images).squeeze(3)
+
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        found = super().vjp(observed, errors[:, :, :, None])
+        return {k: v if k == "bias" else v.squeeze(3) for k, v in found.items()}
+
+
+@dataclass(frozen=True)
+class TransposedLinearFormula(LinearFormula):
+    """A linear map that keeps its weight transposed, (in, out): Conv1D of Hugging Face."""
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight.T
+
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        turned = {k: v if k == "bias" else v.transpose(1, 2) for k, v in tangents.items()}
+        return super().jvp(observed, turned)
+
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        found = super().vjp(observed, errors)
+        return {k: v if k == "bias" else v.transpose(1, 2) for k, v in found.items()}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,17 +11,45 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from deepspec.classifier.logit_function import LogitFunction
+from deepspec.layers.attention import projections_noted
 from deepspec.layers.formula import LayerFormula
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module by its name in the model, the formula for its parameters, and their names in θ."""
+    """A module by its name in the model, and the formula for its parameters.
+
+    Attributes
+    ----------
+    name, module
+        Whose calls are recorded.
+    formula
+        For what it computes.
+    parameters
+        Names in θ of the formula's "weight" and "bias", of those that θ has.
+    block
+        The attention whose projection it is, which uses its weight as a tensor.
+    """
 
     name: str
     module: nn.Module
     formula: LayerFormula
-    names: tuple[str, ...]
+    parameters: dict[str, str]
+    block: nn.MultiheadAttention | None = None
+
+    def tensor_name(self, part: str) -> str:
+        """What the model calls its "weight" or "bias", whether or not θ has that."""
+        if part in self.parameters:
+            return self.parameters[part]
+        if self.block is self.module:
+            return next(iter(self.parameters.values())).rpartition("_")[0] + f"_{part}"
+        prefix = next(iter(self.parameters.values())).rpartition(".")[0]
+        return f"{prefix}.{part}" if prefix else part
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its tensors in θ."""
+        return tuple(self.parameters.values())
 
 
 @dataclass
@@ -33,23 +61,30 @@ class Calls:
 
 
 @contextmanager
-def hooked(formulas: Mapping[nn.Module, LayerFormula]) -> Iterator[Calls]:
+def hooked(layers: Iterable[Layer]) -> Iterator[Calls]:
     """Note every call of the modules inside; the hooks are gone afterwards, whatever happens."""
     calls = Calls()
+    by_module = {layer.module: layer for layer in layers}
+    blocks = {m: layer.block for m, layer in by_module.items() if layer.block is not None}
 
-    def note(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
-        inputs = args[0] if args else kwargs["input"]
+    def note(module: nn.Module, inputs: Tensor, output: Tensor) -> Tensor:
         # Added, not captured: an activation may overwrite the output itself, in place.
         probe = torch.zeros_like(output).requires_grad_()
-        calls.observed.setdefault(module, []).append(formulas[module].observe(module, inputs))
+        seen = by_module[module].formula.observe(module, inputs)
+        calls.observed.setdefault(module, []).append(seen)
         calls.probes.setdefault(module, []).append(probe)
         return output + probe
 
+    def hook(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+        return note(module, args[0] if args else kwargs["input"], output)
+
     handles = []
     try:
-        for module in formulas:
-            handles.append(module.register_forward_hook(note, with_kwargs=True))
-        yield calls
+        for module in by_module:
+            if module not in blocks:
+                handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        with projections_noted(blocks, note):
+            yield calls
     finally:
         for handle in handles:
             handle.remove()
@@ -62,7 +97,7 @@ def record(
 
     No gradient of a parameter is computed on the way.
     """
-    with hooked({layer.module: layer.formula for layer in layers}) as calls:
+    with hooked(layers) as calls:
         with torch.enable_grad():
             logits = function(function.parameters)
         probes = [calls.probes[layer.module][0] for layer in layers]

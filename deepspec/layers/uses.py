@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.layers.formula import LayerFormula
+from deepspec.layers.affine import LinearFormula
+from deepspec.layers.attention import attention_of
 from deepspec.layers.formulas import layer_formula
 from deepspec.layers.recording import Calls, Layer, hooked
 from deepspec.memory import graph_nodes
@@ -45,12 +46,11 @@ def layers_of(function: LogitFunction) -> LayersOfNet:
     few = function.head(min(3, function.samples))
     candidates, left_out = _candidates(function)
     leaves = few.leaves()
-    formulas = {module: layer.formula for module, layer in candidates.items()}
-    with hooked(formulas) as calls, torch.enable_grad():
+    with hooked(candidates.values()) as calls, torch.enable_grad():
         logits = few(leaves)
     uses = _uses(logits, leaves)
     # A first dimension that is as long as the batch by chance keeps its length in another one.
-    fewer = _calls_of_fewer(few, formulas)
+    fewer = _calls_of_fewer(few, candidates.values())
     found = {}
     for module, layer in candidates.items():
         reason = _unfit(layer, calls, fewer, few.samples, uses)
@@ -66,11 +66,21 @@ def layers_of(function: LogitFunction) -> LayersOfNet:
 def _candidates(function: LogitFunction) -> tuple[dict[nn.Module, Layer], dict[str, str]]:
     """Modules whose parameters in θ have a formula; of the others, why they have none."""
     dtype = next(iter(function.parameters.values())).dtype
-    found, without = {}, {}
+    blocks = attention_of(function.model)
+    found: dict[nn.Module, Layer] = {}
+    without: dict[str, str] = {}
     for prefix, module in function.model.named_modules():
         path = f"{prefix}." if prefix else ""
         own = [name for name, _ in module.named_parameters(recurse=False)]
         names = {name: f"{path}{name}" for name in own if f"{path}{name}" in function.space.names}
+        if module in blocks:
+            projection = Layer(prefix, module, LinearFormula(False, False), {}, blocks[module])
+            if blocks[module] is module:
+                names, projection = _input_projection(names, projection, path)
+            else:
+                names, projection = {}, _linear(projection, names)
+            if projection.parameters:
+                found[module] = projection
         if not names:
             continue
         kind = type(module).__name__
@@ -81,8 +91,23 @@ def _candidates(function: LogitFunction) -> tuple[dict[nn.Module, Layer], dict[s
         if formula is None:
             without[prefix] = f"{kind} (as it is configured) has no formula"
         else:
-            found[module] = Layer(prefix, module, formula, tuple(names.values()))
+            found[module] = Layer(prefix, module, formula, names)
     return found, without
+
+
+def _input_projection(
+    names: dict[str, str], layer: Layer, path: str
+) -> tuple[dict[str, str], Layer]:
+    """What is left of a block's own parameters, and its input projection as a layer."""
+    taken = {"weight": "in_proj_weight", "bias": "in_proj_bias"}
+    parameters = {part: names[name] for part, name in taken.items() if name in names}
+    rest = {name: value for name, value in names.items() if name not in taken.values()}
+    return rest, replace(_linear(layer, parameters), name=f"{path}in_proj")
+
+
+def _linear(layer: Layer, parameters: dict[str, str]) -> Layer:
+    formula = LinearFormula("weight" in parameters, "bias" in parameters)
+    return replace(layer, formula=formula, parameters=parameters)
 
 
 def _unfit(
@@ -90,6 +115,8 @@ def _unfit(
 ) -> str:
     """Why a layer's formula does not hold in this net; empty where it does."""
     made = len(calls.probes.get(layer.module, ()))
+    if made == 0 and layer.block is not None:
+        return "it projects queries and keys of different inputs, which is no one linear map"
     if made == 0:
         return "it is not called (its weight, if used at all, is read by a function elsewhere)"
     if made > 1:
@@ -106,13 +133,11 @@ def _unfit(
     return "" if by_sample else "the first dimension of its input and output is not the sample"
 
 
-def _calls_of_fewer(
-    function: LogitFunction, formulas: Mapping[nn.Module, LayerFormula]
-) -> Calls | None:
+def _calls_of_fewer(function: LogitFunction, layers: Iterable[Layer]) -> Calls | None:
     """The calls on one sample fewer; ``None`` for one sample, to which everything belongs."""
     if function.samples == 1:
         return None
-    with hooked(formulas) as calls, torch.no_grad():
+    with hooked(layers) as calls, torch.no_grad():
         try:
             function.head(function.samples - 1)(function.parameters)
         except (RuntimeError, IndexError, ValueError):

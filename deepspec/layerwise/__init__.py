@@ -9,6 +9,8 @@ from deepspec.layerwise.agreement import (
 )
 from deepspec.layerwise.collapse import neural_collapse
 from deepspec.layerwise.layers import Layer, Layers
+from deepspec.layerwise.mean_products import MeanProducts
+from deepspec.layerwise.weights import WeightKnockout
 
 __all__ = [
     "Agreement",
@@ -16,6 +18,8 @@ __all__ = [
     "CurvatureAgreement",
     "Layer",
     "Layers",
+    "MeanProducts",
+    "WeightKnockout",
     "curvature_agreement",
     "layer_agreement",
     "neural_collapse",

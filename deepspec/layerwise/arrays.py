@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.cells import Convention, weigh_cells, weigh_gradients
 from deepspec.class_structure.rows import TensorRows
-from deepspec.layerwise.records import LayerBatch, Records, Shared
+from deepspec.layerwise.records import Records, Shared
 from deepspec.memory import free_memory
 from deepspec.problem import Problem
 
@@ -29,7 +29,8 @@ def feature_array(records: Records, place: int, shared: Shared, name: str) -> Cl
     width, _, positions = records.widths[place]
     per_sample = width * (1 if shared == "reduce" else positions)
     _require_room(problem, per_sample, f"the features of layer {name}", shared, positions)
-    found = [batch.feature_rows(shared) for batch in records.batches(place)]
+    batches = [(b.feature_rows(shared), b.samples(shared)) for b in records.batches(place)]
+    found = [part for part, _ in batches]
     vectors = torch.cat([part.vectors for part in found])
     log_weights = torch.cat([part.weights for part in found]).log()
     labels = torch.cat([part.labels for part in found])
@@ -37,7 +38,8 @@ def feature_array(records: Records, place: int, shared: Shared, name: str) -> Cl
     cells = weigh_cells(
         log_weights[:, None], labels, problem.num_classes, vectors.dtype, cross=False
     )
-    return ClassArray.of(rows, cells)
+    sample = torch.cat([samples for _, samples in batches])
+    return ClassArray.of(rows, replace(cells, sample=None if shared == "reduce" else sample))
 
 
 def error_array(
@@ -54,24 +56,18 @@ def error_array(
     _, width, positions = records.widths[place]
     per_sample = problem.num_classes * width * (1 if shared == "reduce" else positions)
     _require_room(problem, per_sample, f"the errors of layer {name}", shared, positions)
-    batches = [
-        (_samples(batch, shared), batch.error_rows(shared)) for batch in records.batches(place)
-    ]
-    vectors = torch.cat([part.vectors for _, part in batches])
-    sample = torch.cat([samples for samples, _ in batches])
-    labels = torch.cat([part.labels for _, part in batches])
+    batches = [(b.error_rows(shared), b.samples(shared)) for b in records.batches(place)]
+    found = [part for part, _ in batches]
+    vectors = torch.cat([part.vectors for part in found])
+    sample = torch.cat([samples for _, samples in batches])
+    labels = torch.cat([part.labels for part in found])
     # From logarithms: a probability that underflows still has its share in the means.
     log_probabilities = problem.log_probabilities[sample]
     every = log_probabilities.new_full((len(sample),), 1 / problem.num_samples).log()
     cells = weigh_gradients(log_probabilities, labels, vectors.dtype, convention, every)
     root = (0.5 * (log_probabilities + every[:, None])).exp()
-    return ClassArray.of(TensorRows(vectors.flatten(0, 1), root.flatten(), "Δ"), cells)
-
-
-def _samples(batch: LayerBatch, shared: Shared) -> Int[Tensor, " m"]:
-    """The sample of each row of :meth:`LayerBatch.error_rows`."""
-    sample = torch.arange(batch.rows.start, batch.rows.stop, device=batch.labels.device)
-    return sample if shared == "reduce" else sample[batch.counted.nonzero(as_tuple=True)[0]]
+    rows = TensorRows(vectors.flatten(0, 1), root.flatten(), "Δ")
+    return ClassArray.of(rows, replace(cells, sample=None if shared == "reduce" else sample))
 
 
 def _require_room(

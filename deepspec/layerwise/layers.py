@@ -9,17 +9,16 @@ from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
-from deepspec.classifier.logit_function import LogitFunction
 from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
-from deepspec.layers.uses import LayersOfNet, layers_of
 from deepspec.layerwise.arrays import error_array, feature_array
 from deepspec.layerwise.cfac import ClassKronecker, cfac
 from deepspec.layerwise.collapse import neural_collapse, neural_collapse_inside
+from deepspec.layerwise.finding import find_layers
 from deepspec.layerwise.kfac import ekfac, kfac
 from deepspec.layerwise.kfoc import kfoc
 from deepspec.layerwise.mean_products import MeanProducts, mean_products
@@ -60,7 +59,7 @@ class Layers:
     ValueError
         If an option is unknown, or no module of the net is a layer.
 
-    >>> import torch
+    >>> from torch import nn
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     >>> layers = Layers(Problem(net, (torch.eye(2).double(), torch.tensor([0, 1]))))
     >>> layers.names, layers["2"].features
@@ -84,16 +83,10 @@ class Layers:
                 choices = " or ".join(f'"{choice}"' for choice in get_args(kind))
                 raise ValueError(f"expected {name} as {choices}, got {value!r}")
         self.problem, self.shared, self.convention = problem, shared, convention
-        _, function = next(problem.functions())
-        found = _without_tied(layers_of(function), function)
-        if not found.layers:
-            raise ValueError(
-                "expected a net with a layer that has a formula (Linear, Conv1d, Conv2d, "
-                f"Embedding, normalisations), found none: {_listed(found.left_out)}"
-            )
+        found = find_layers(problem)
         #: Why each other module with parameters in θ is no layer.
-        self.left_out = {_name(name, function.model): why for name, why in found.left_out.items()}
-        self.names = tuple(_name(layer.name, function.model) for layer in found.layers)
+        self.left_out = found.left_out
+        self.names = tuple(layer.name for layer in found.layers)
         self._found = found.layers
         self._records = Records(problem, found.layers, mask)
         # Layers that somebody holds, with what they computed; nothing is kept alive here.
@@ -167,6 +160,7 @@ class Layer:
         self.parameter_names = self.problem.space.restricted(found.names).names
         self.width_in, self.width_out, self.positions = records.widths[place]
         self._found, self._records = found, records
+        self._alone = len(layers) == 1
 
     def __repr__(self) -> str:
         entries = self.problem.space.restricted(self.parameter_names).size
@@ -338,8 +332,33 @@ class Layer:
     def _tensor(self, name: str) -> Tensor | None:
         """The module's tensor as the problem has it, if there is one."""
         _, function = next(self.problem.functions())
-        prefix = f"{self._found.name}." if self._found.name else ""
-        return {**function.constants, **function.parameters}.get(f"{prefix}{name}")
+        tensors = {**function.constants, **function.parameters}
+        return tensors.get(self._found.tensor_name(name))
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether θ has its weight, and that is one matrix from inputs to outputs."""
+        weight = self._tensor("weight") if self.weight_in_theta else None
+        return weight is not None and self._found.formula.matrix(weight) is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its numbers has to know, in sentences; mostly nothing.
+
+        With more classes than dimensions no class means can be outliers (Papyan 2020, §9.2).
+        """
+        classes, found = self.problem.num_classes, []
+        for what, width in (("inputs", self.width_in), ("errors", self.width_out)):
+            if width < classes:
+                found.append(
+                    f"the {what} of {self.name} have {width} dimensions, fewer than the {classes} "
+                    f"classes: {classes} outliers are impossible there, class means are not"
+                )
+        if self._alone:
+            found.append(
+                f"{self.name} is the net's only layer: its features are the data, its errors p − e"
+            )
+        return tuple(found)
 
     def as_matrix(self, weight: Tensor) -> Float[Tensor, "o i"]:
         """A tensor in the shape of the layer's weight as a matrix from inputs to outputs."""
@@ -358,31 +377,3 @@ class Layer:
                 f"expected a layer with its bias in θ, but {self.name} has none there; leave "
                 "bias=True out"
             )
-
-
-def _name(prefix: str, model: nn.Module) -> str:
-    """A module's name; the model's own class where it is the model itself."""
-    return prefix or type(model).__name__
-
-
-def _listed(left_out: dict[str, str]) -> str:
-    return "; ".join(f"{name or 'the model'}: {why}" for name, why in left_out.items())
-
-
-def _without_tied(found: LayersOfNet, function: LogitFunction) -> LayersOfNet:
-    """The same, with every module that holds a tied tensor left out, all of its names said.
-
-    A tied weight's gradient is the sum over its uses, which is no Kronecker product of one
-    layer's inputs and errors; counted at each use, G's blocks would not add up to G.
-    """
-    places: dict[int, list[str]] = {}
-    for name, tensor in function.model.named_parameters(remove_duplicate=False):
-        places.setdefault(id(tensor), []).append(name)
-    shared = [names for names in places.values() if len(names) > 1]
-    tied = {name: names for names in shared if names[0] in function.space.names for name in names}
-    out = dict(found.left_out)
-    for name, names in tied.items():
-        others = " and ".join(other for other in names if other != name)
-        out[name.rpartition(".")[0]] = f"its {name.rpartition('.')[2]} is tied to {others}"
-    kept = [layer for layer in found.layers if layer.name not in out]
-    return LayersOfNet(layers=kept, left_out=out)

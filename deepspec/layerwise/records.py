@@ -90,6 +90,11 @@ class LayerBatch:
         found = self.errors.transpose(1, 2)[sample, position]
         return Replicates(found, self.weights[sample], self.labels[sample])
 
+    def samples(self, shared: Shared) -> Int[Tensor, " m"]:
+        """The number of the sample that each of these rows is of."""
+        samples = torch.arange(self.rows.start, self.rows.stop, device=self.labels.device)
+        return samples if shared == "reduce" else samples[self.counted.nonzero(as_tuple=True)[0]]
+
 
 class Recorded(NamedTuple):
     """What a layer saw of some samples, as its formula remembers it, and ∂(logits)/∂(output)."""

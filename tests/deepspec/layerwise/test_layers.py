@@ -252,6 +252,16 @@ def test_what_is_no_layer_says_why(
         twice[key]  # type: ignore[index]
 
 
+def test_an_output_that_a_hook_changes_is_not_believed() -> None:
+    model, _ = problem_of(CASES[0])
+    model[2].register_forward_hook(lambda module, args, output: 2 * output)
+    _, X, y = CASES[0].build()
+    layers = Layers(Problem(model, (X, y)))
+    assert layers.names == ("0", "4")
+    with pytest.raises(ValueError, match=r"2: its formula does not give the gradient by 2\.weight"):
+        layers["2"]
+
+
 def test_a_net_without_layers_and_options_that_are_none() -> None:
     model = nn.Sequential(nn.Flatten(), nn.PReLU())
     problem = Problem(model, (torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))
@@ -319,3 +329,17 @@ def test_layers_without_one_weight_matrix() -> None:
         layers["1"].require_kronecker()
     layers["3"].require_kronecker()
     assert (layers["0"].width_in, layers["0"].width_out, layers["1"].normalizes) == (8, 4, True)
+
+
+def test_too_many_classes_are_said() -> None:
+    _, problem = problem_of(CASES[0])
+    assert Layers(problem)[0].notes == ()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 2), nn.Tanh(), nn.Linear(2, 3))
+    problem = Problem(net, (torch.randn(6, 4), torch.arange(6) % 3))
+    first, last = Layers(problem)
+    assert "the errors of 0 have 2 dimensions, fewer than the 3 classes" in first.notes[0]
+    assert "3 outliers are impossible" in last.notes[0]
+    only = Layers(Problem(nn.Linear(4, 3), (torch.randn(6, 4), torch.arange(6) % 3)))[0]
+    assert "only layer: its features are the data" in only.notes[0]
