@@ -184,7 +184,7 @@ class MomentSum:
         """Take a batch of rows."""
         self._rows.append(rows.detach())
         if self._matrix is not None or 2 * sum(map(len, self._rows)) > self.size:
-            gathered = torch.cat(self._rows)
+            gathered = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
             found = gathered.T @ gathered
             self._matrix = found if self._matrix is None else self._matrix.add_(found)
             self._rows = []
