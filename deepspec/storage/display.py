@@ -76,7 +76,7 @@ class Tabular:
         if importlib.util.find_spec("pandas") is None:
             raise ModuleNotFoundError(
                 "expected pandas for a data frame, but it is not installed; "
-                "pip install 'deepspec[frames]', or pandas itself",
+                "pip install 'deepspec-ccm[frames]', or pandas itself",
                 name="pandas",
             )
         frames = importlib.import_module("pandas")

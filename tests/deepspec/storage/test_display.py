@@ -211,7 +211,7 @@ def test_frames_hold_the_numbers(examples: list[Any]) -> None:
 def test_without_pandas_the_remedy_is_named(examples: list[Any], monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     pairs = next(of_kind(examples, krylov.Eigenpairs))
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'deepspec\[frames\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'deepspec-ccm\[frames\]'"):
         pairs.to_frame()
 
 
