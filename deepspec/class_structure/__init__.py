@@ -11,6 +11,7 @@ from deepspec.class_structure.means import (
     own_class_means,
 )
 from deepspec.class_structure.operators import ClassStructure
+from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 
 __all__ = [
     "ClassArray",
@@ -18,10 +19,12 @@ __all__ = [
     "ExactSpectrum",
     "Means",
     "MeansProjector",
+    "TwoWayLayout",
     "cell_means",
     "class_means",
     "cross_class_deviations",
     "exact_spectrum",
     "gradients",
     "own_class_means",
+    "two_way_layout",
 ]

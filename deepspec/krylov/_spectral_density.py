@@ -12,7 +12,7 @@ from torch import Tensor
 from deepspec.krylov._arguments import check_positive
 from deepspec.krylov._bands import curve_band, mass_limit
 from deepspec.krylov._smearing import Curve, Marks, bump_width, cells, check_drawing, draw
-from deepspec.krylov.quadrature import Quadrature
+from deepspec.krylov.quadrature import OfQuadrature, Quadrature
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 # Below this |λ| squares underflow and densities overflow; so small a spectrum is drawn as zero.
@@ -20,7 +20,7 @@ ZERO = 1e-150
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class SpectralDensity(Result, Tabular, Drawable):
+class SpectralDensity(OfQuadrature, Result, Tabular, Drawable):
     """The density of an operator's eigenvalues, with standard errors and confidence bands.
 
     LanczosApproxSpec (Papyan 2020, Algorithm 3) with its uncertainty.
@@ -161,19 +161,6 @@ class SpectralDensity(Result, Tabular, Drawable):
         return torch.maximum(upper - share, share - lower)
 
     @property
-    def matvecs(self) -> int:
-        """How many products the run took."""
-        return self.quadrature.matvecs
-
-    @property
-    def ritz_values(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_values
-
-    @property
-    def ritz_weights(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_weights
-
-    @property
     def ghosts(self) -> Bool[Tensor, "n m"]:
         return self.quadrature.ghosts
 
@@ -195,9 +182,8 @@ class SpectralDensity(Result, Tabular, Drawable):
 
     def _words(self) -> list[str]:
         low, high = self.quadrature.low, self.quadrature.high
-        probes = len(self.ritz_values)
         return [
-            f"{self.quadrature.steps} steps × {probes} probe{'s' if probes > 1 else ''}",
+            self._run_in_words(),
             f"λ in [{low:.4g}, {high:.4g}]",
             f"σ = {self.sigma:.2g}",
             f"{self.matvecs:,} matvecs",

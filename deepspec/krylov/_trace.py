@@ -104,8 +104,7 @@ def trace(
     >>> round(trace(A, matvecs=8).value, 9)
     3.0
     """
-    chosen = whole_seed(seed)
-    sketch = _Sketch(A, matvecs, chosen, checkpoint, checkpoint_every)
+    sketch = _Sketch(A, matvecs, whole_seed(seed), checkpoint, checkpoint_every)
     quadratic = (sketch.directions * sketch.images).sum(0)
     on_span = torch.diagonal(sketch.coarse).sum() - sketch.left_out(sketch.coarse)
     cross = (sketch.across * sketch.inside).sum(0)
@@ -137,20 +136,15 @@ def frobenius_norm(
 
     Raises
     ------
-    ValueError
-        If ``matvecs`` is below 4.
-    FloatingPointError
-        If a product is not finite.
-    CheckpointMismatch
-        If the checkpoint is of another operator or configuration.
+    ValueError, FloatingPointError, CheckpointMismatch
+        As :func:`trace`.
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -3.0] + 20 * [0.0], dtype=torch.float64)))
     >>> round(frobenius_norm(A, matvecs=8).value, 9)
     5.0
     """
-    chosen = whole_seed(seed)
-    sketch = _Sketch(A, matvecs, chosen, checkpoint, checkpoint_every)
+    sketch = _Sketch(A, matvecs, whole_seed(seed), checkpoint, checkpoint_every)
     gram = sketch.basis_images.T @ sketch.basis_images
     on_span = torch.diagonal(gram).sum() - sketch.left_out(gram)
     beyond = sketch.images - sketch.basis_images @ sketch.inside

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._lanczos import (
     Reorthogonalize,
-    check_reorthogonalize,
-    open_checkpoint,
 )
+from deepspec.krylov._runs import probed
 from deepspec.krylov._spectral_density import SpectralDensity, check_smearing
-from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
-from deepspec.seeds import Seed, whole_seed
+from deepspec.seeds import Seed
 
 
 def spectral_density(
@@ -69,21 +66,13 @@ def spectral_density(
     CheckpointMismatch
         If the checkpoint is of another operator or configuration.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0, 2.0, 9.0], dtype=torch.float64)))
     >>> density = spectral_density(A, steps=4, probes=2)
     >>> density.ritz_values[0].round(decimals=9).abs()
     tensor([0., 1., 2., 9.], dtype=torch.float64)
     """
-    check_operator(A)
-    check_whole(steps, 1, "steps")
-    check_whole(probes, 1, "probes")
     check_smearing(kappa, points, margin)
-    full = check_reorthogonalize(reorthogonalize)
-    chosen = whole_seed(seed)
-    store = None
-    if checkpoint is not None:
-        settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
-        store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
-    seen = run_probes(A, steps, probes, chosen, store, full)
+    seen = probed(A, steps, probes, reorthogonalize, seed, checkpoint, checkpoint_every)
     return SpectralDensity(quadrature=seen, kappa=kappa, points=points, margin=margin)

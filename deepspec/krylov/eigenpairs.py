@@ -87,6 +87,7 @@ def top_eigenpairs(
     FloatingPointError
         If a product is not finite.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 3.0, 1.0, -4.0], dtype=torch.float64)))
     >>> top_eigenpairs(A, 2).values

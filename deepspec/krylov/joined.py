@@ -127,6 +127,7 @@ def joined_spectrum(
     ValueError
         If ``k`` pairs would leave nothing for a density.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([9.0, 2.0, 1.0, 0.0], dtype=torch.float64)))
     >>> whole = joined_spectrum(A, k=1)

@@ -11,24 +11,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_positive, check_whole
+from deepspec.krylov._arguments import check_positive
 from deepspec.krylov._bands import Band, curve_band
 from deepspec.krylov._lanczos import (
     Reorthogonalize,
-    check_reorthogonalize,
-    open_checkpoint,
 )
+from deepspec.krylov._runs import probed
 from deepspec.krylov._smearing import Curve, Marks, bump_width, cells, check_drawing, draw
-from deepspec.krylov.quadrature import Quadrature, run_probes
+from deepspec.krylov.quadrature import OfQuadrature, Quadrature
 from deepspec.operators.base import SymmetricOperator
-from deepspec.seeds import Seed, whole_seed
+from deepspec.seeds import Seed
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 Side = Literal["both", "positive", "negative"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class LogSpectralDensity(Result, Tabular, Drawable):
+class LogSpectralDensity(OfQuadrature, Result, Tabular, Drawable):
     """The density of eigenvalues on a logarithmic axis, the two signs apart, with error bands.
 
     That of u = log(|λ| + ε): Papyan (2020), Appendix C.7, with f = log(|λ| + ε).
@@ -182,24 +181,11 @@ class LogSpectralDensity(Result, Tabular, Drawable):
         below = torch.nextafter(-points, torch.full_like(points, -torch.inf))
         return self.quadrature.cumulative(points) - self.quadrature.cumulative(below)
 
-    @property
-    def matvecs(self) -> int:
-        """How many products the run took."""
-        return self.quadrature.matvecs
-
     @staticmethod
     def _known(side: Side) -> Side:
         if side not in ("both", "positive", "negative"):
             raise ValueError(f'expected side "both", "positive" or "negative", got {side!r}')
         return side
-
-    @property
-    def ritz_values(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_values
-
-    @property
-    def ritz_weights(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_weights
 
     def redraw(
         self,
@@ -224,9 +210,8 @@ class LogSpectralDensity(Result, Tabular, Drawable):
 
     def _words(self) -> list[str]:
         low, high = float(self.grid[0]), float(self.grid[-1])
-        probes = len(self.ritz_values)
         return [
-            f"{self.quadrature.steps} steps × {probes} probe{'s' if probes > 1 else ''}",
+            self._run_in_words(),
             f"|λ| + ε from {low:.2g} to {high:.2g}, ε = {self.epsilon:g}",
             "per unit of log |λ|" if self.per == "log" else "per unit of |λ|",
             f"{self.matvecs:,} matvecs",
@@ -302,15 +287,6 @@ def log_spectral_density(
     >>> round(float(density.positive.sum() * density.spacing), 1)
     0.5
     """
-    check_operator(A)
-    check_whole(steps, 1, "steps")
-    check_whole(probes, 1, "probes")
     _check(epsilon, kappa, points, per)
-    full = check_reorthogonalize(reorthogonalize)
-    chosen = whole_seed(seed)
-    store = None
-    if checkpoint is not None:
-        settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
-        store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
-    seen = run_probes(A, steps, probes, chosen, store, full)
+    seen = probed(A, steps, probes, reorthogonalize, seed, checkpoint, checkpoint_every)
     return LogSpectralDensity(quadrature=seen, epsilon=epsilon, kappa=kappa, points=points, per=per)

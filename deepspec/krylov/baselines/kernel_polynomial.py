@@ -19,9 +19,9 @@ from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._resuming import opened
+from deepspec.krylov._runs import run_probes
 from deepspec.krylov._smearing import cells, check_drawing
 from deepspec.krylov._spectral_density import SpectralDensity
-from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
 from deepspec.seeds import Seed, whole_seed
 from deepspec.storage.checkpoint import (
