@@ -13,6 +13,8 @@ are exact (:meth:`deepspec.ClassArray.knock_out`); here is what they take where 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,8 +23,37 @@ from deepspec.class_structure.gram import Gram, schur_factor
 from deepspec.class_structure.parts import MeanPart
 from deepspec.krylov import Eigenpairs, top_eigenpairs
 from deepspec.operators import SymmetricOperator
+from deepspec.storage.display import Result, Table, Tabular
 
 LOOSE = 1e-3
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Knockout(Result, Tabular):
+    """The top eigenvalues of G with one part knocked out, both ways.
+
+    Attributes
+    ----------
+    part, rank
+        Its name, and its dimension.
+    subtracted, projected
+        What is left; NaN in the second where the projection was not measured.
+    """
+
+    part: str
+    rank: int
+    subtracted: Float[Tensor, " k"]
+    projected: Float[Tensor, " k"]
+
+    def _words(self) -> list[str]:
+        words = [f"{self.part} of rank {self.rank:,}"]
+        for how, values in (("subtracted", self.subtracted), ("projected out", self.projected)):
+            if len(values) and not bool(values.isnan().any()):
+                words.append(f"largest left {float(values[0]):.4g} when {how}")
+        return words
+
+    def _table(self) -> Table:
+        return {"subtracted": self.subtracted, "projected": self.projected}
 
 
 class SchurComplement(SymmetricOperator):

@@ -10,32 +10,13 @@ from torch import Tensor
 from deepspec.attribution.alignment import Alignment
 from deepspec.attribution.decomposition import Decomposition
 from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
+from deepspec.attribution.knockouts import Knockout
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.spectra import Spectrum
 from deepspec.attribution.verdicts import CLAIMS, Finding
 from deepspec.class_structure.two_way import TwoWayLayout
 from deepspec.storage.display import Drawable, Result, Table, Tabular
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class KnockoutRecord(Result, Tabular):
-    """The top eigenvalues of G with one part knocked out, both ways."""
-
-    part: str
-    rank: int
-    subtracted: Float[Tensor, " k"]
-    projected: Float[Tensor, " k"]
-
-    def _words(self) -> list[str]:
-        words = [f"{self.part} of rank {self.rank:,}"]
-        for how, values in (("subtracted", self.subtracted), ("projected out", self.projected)):
-            if len(values) and not bool(values.isnan().any()):
-                words.append(f"largest left {float(values[0]):.4g} when {how}")
-        return words
-
-    def _table(self) -> Table:
-        return {"subtracted": self.subtracted, "projected": self.projected}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -94,7 +75,7 @@ class SplitAttribution(Result, Tabular, Drawable):
     trace: float
     trace_error: float
     decompositions: tuple[Decomposition, ...]
-    knockouts: tuple[KnockoutRecord, ...]
+    knockouts: tuple[Knockout, ...]
     spectra: tuple[Spectrum, ...]
     hessian_spectra: tuple[Spectrum, ...]
     hessian_projected: Float[Tensor, " k"]
@@ -136,7 +117,7 @@ class SplitAttribution(Result, Tabular, Drawable):
         """The verdict on one claim, by its name in :data:`~deepspec.attribution.CLAIMS`."""
         return {finding.claim: finding for finding in self.findings}[claim]
 
-    def knockout(self, part: str) -> KnockoutRecord:
+    def knockout(self, part: str) -> Knockout:
         """One knockout, by the part's name."""
         return {record.part: record for record in self.knockouts}[part]
 

@@ -1,4 +1,10 @@
-"""Spectra from products alone, with their uncertainty."""
+"""Spectra from products alone (matvecs), with their uncertainty.
+
+- ``eigenpairs.py``, ``extremes.py``: a few eigenvalues; ``outliers.py``: how many stand apart.
+- ``density.py``, ``log_density.py``, ``joined.py``: all of them as a density (SLQ), with bands.
+- ``quadrature.py``, ``tridiagonal.py``: what Lanczos runs leave, which densities are drawn from.
+- ``power_law.py``: a fit to a density; ``baselines``: the papers' other ways, to compare with.
+"""
 
 from deepspec.krylov import baselines
 from deepspec.krylov._lanczos import lanczos

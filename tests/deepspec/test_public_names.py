@@ -82,3 +82,12 @@ def test_papers_are_cited_by_name() -> None:
     for package in ("deepspec", "ccm", "validation"):
         for path in (root / package).rglob("*.py"):
             assert not re.search(r"\[00\d\]", path.read_text()), path
+
+
+@pytest.mark.parametrize("package", ["attribution", "class_structure", "krylov"])
+def test_a_package_says_where_things_are(package: str) -> None:
+    home = Path(__file__).parents[2] / "deepspec" / package
+    named = re.findall(r"``(\w+\.py)``", (home / "__init__.py").read_text().split('"""')[1])
+    assert len(named) >= 7
+    for name in named:
+        assert (home / name).is_file(), name
