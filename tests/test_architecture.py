@@ -44,6 +44,7 @@ ORDER = {
         "dynamics",
         "zoo",
         "report",
+        "explore",
         "cli",
     ],
 }
