@@ -7,7 +7,7 @@ from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.result import Attribution
 from deepspec.attribution.spectra import Spectrum
-from deepspec.attribution.split import MeansMap, SplitAttribution
+from deepspec.attribution.split import KnockoutRecord, MeansMap, SplitAttribution
 from deepspec.attribution.verdicts import CLAIMS, Claim, Finding, judge
 from deepspec.class_structure.two_way import TwoWayLayout
 
@@ -18,6 +18,7 @@ __all__ = [
     "Claim",
     "Decomposition",
     "Finding",
+    "KnockoutRecord",
     "MeansMap",
     "MiniBulk",
     "PartSummary",

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from deepspec.attribution.decomposition import times
 from deepspec.attribution.knockouts import (
-    KnownPairs,
     recycled_values,
     removed_share,
     top_values,
@@ -34,6 +33,7 @@ from deepspec.class_structure.parts import (
     GlobalMean,
     MeanPart,
 )
+from deepspec.krylov import Eigenpairs
 
 OUTLIER_MARGIN = 1.25
 NULL_TOLERANCE = 1e-2
@@ -158,7 +158,7 @@ class _Nulls:
         return measured.removed(name, left)
 
 
-def beyond_global_mean(measured: Measurement, known: KnownPairs) -> Callable[[Cells], float]:
+def beyond_global_mean(measured: Measurement, known: Eigenpairs) -> Callable[[Cells], float]:
     """The share of the top C that means of groups remove beyond what the global mean removes.
 
     Means over *any* groups carry the global mean, which is the same for all of them: on a nearly

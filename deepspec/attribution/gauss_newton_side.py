@@ -84,7 +84,8 @@ def gauss_newton_side(measured: Measurement, untrained: dict[str, float]) -> Gau
         trace_error=total.standard_error,
         decompositions=decompositions,
         knockouts=tuple(
-            KnockoutRecord(k.part, k.rank, k.subtracted, k.projected) for k in knockouts.values()
+            KnockoutRecord(part=k.part, rank=k.rank, subtracted=k.subtracted, projected=k.projected)
+            for k in knockouts.values()
         ),
         spectra=tuple(spectra),
         findings=findings,
@@ -175,4 +176,4 @@ def _means(measured: Measurement) -> MeansMap | None:
     weights = cells.weights[cells.occupied]
     root = weights.sqrt()
     gram = means.gram / root[:, None] / root
-    return MeansMap(cells.places.tolist(), gram.cpu(), weights.cpu())
+    return MeansMap(cells=cells.places.tolist(), gram=gram.cpu(), weights=weights.cpu())

@@ -13,15 +13,13 @@ are exact (:meth:`deepspec.ClassArray.knock_out`); here is what they take where 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.class_structure.gram import Gram, schur_factor
 from deepspec.class_structure.parts import MeanPart
-from deepspec.krylov import top_eigenpairs
+from deepspec.krylov import Eigenpairs, top_eigenpairs
 from deepspec.operators import SymmetricOperator
 
 LOOSE = 1e-3
@@ -65,14 +63,6 @@ class SchurComplement(SymmetricOperator):
         return self.operator @ columns - self.factor @ (self.factor.T @ columns)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class KnownPairs:
-    """Eigenpairs of S that later estimates start from: values (k,) descending, vectors (m, k)."""
-
-    values: Float[Tensor, " k"]
-    vectors: Float[Tensor, "m k"]
-
-
 def top_values(
     operator: SymmetricOperator,
     count: int,
@@ -97,7 +87,7 @@ def top_values(
 
 
 def recycled_values(
-    operator: SymmetricOperator, part: MeanPart, pairs: KnownPairs, count: int
+    operator: SymmetricOperator, part: MeanPart, pairs: Eigenpairs, count: int
 ) -> Float[Tensor, " count"]:
     """Lower bounds on the top eigenvalues of (I − P) S (I − P), from the known eigenvectors of S.
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.decomposition import MeasuredMeans, measure_means, padded
-from deepspec.attribution.knockouts import LOOSE, KnownPairs, SchurComplement, removed_share
+from deepspec.attribution.knockouts import LOOSE, SchurComplement, removed_share
 from deepspec.attribution.mini_bulk import Located, MiniBulk, describe_mini_bulk, locate
 from deepspec.attribution.spectra import Spectrum, exact_spectrum_of, lanczos_spectrum
 from deepspec.class_structure.array import ClassArray, means_beyond_within
@@ -18,7 +18,8 @@ from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
 from deepspec.class_structure.rows import SYMBOLS, RowsGram
-from deepspec.krylov import top_eigenpairs
+from deepspec.krylov import Eigenpairs, top_eigenpairs
+from deepspec.krylov._results import exact_pairs
 from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
 
@@ -94,7 +95,7 @@ class Measurement:
     settings: Settings
     operator: SymmetricOperator
     means: MeasuredMeans
-    pairs: KnownPairs
+    pairs: Eigenpairs
     count: int
     mini: int
     outliers: int = 0
@@ -208,7 +209,7 @@ def measure(array: ClassArray, settings: Settings) -> Measurement:
         settings,
         operator,
         means,
-        KnownPairs(full, vectors),
+        exact_pairs(full, vectors),
         count,
         min(mini, max(0, wanted - count)),
     )
@@ -302,11 +303,11 @@ def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Kno
     return Knockout("within_class", part.rank, top, projected, spectrum if thorough else None)
 
 
-def without_zero_pairs(measured: Measurement) -> KnownPairs:
+def without_zero_pairs(measured: Measurement) -> Eigenpairs:
     """The eigenpairs that lie above zero: for nulls that start from them."""
     known = measured.pairs
     kept = known.values > 1e-9 * known.values[0]
-    return KnownPairs(known.values[kept], known.vectors[:, kept])
+    return exact_pairs(known.values[kept], known.vectors[:, kept])
 
 
 def with_outliers(measured: Measurement, outliers: int) -> Measurement:

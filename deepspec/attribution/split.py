@@ -13,12 +13,13 @@ from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.spectra import Spectrum
-from deepspec.attribution.verdicts import Finding
+from deepspec.attribution.verdicts import CLAIMS, Finding
 from deepspec.class_structure.two_way import TwoWayLayout
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 
-@dataclass(frozen=True, eq=False)
-class KnockoutRecord:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class KnockoutRecord(Result, Tabular):
     """The top eigenvalues of G with one part knocked out, both ways."""
 
     part: str
@@ -26,18 +27,31 @@ class KnockoutRecord:
     subtracted: Float[Tensor, " k"]
     projected: Float[Tensor, " k"]
 
+    def _words(self) -> list[str]:
+        words = [f"{self.part} of rank {self.rank:,}"]
+        for how, values in (("subtracted", self.subtracted), ("projected out", self.projected)):
+            if len(values) and not bool(values.isnan().any()):
+                words.append(f"largest left {float(values[0]):.4g} when {how}")
+        return words
 
-@dataclass(frozen=True, eq=False)
-class MeansMap:
+    def _table(self) -> Table:
+        return {"subtracted": self.subtracted, "projected": self.projected}
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MeansMap(Result):
     """The Gram matrix of the plain mean gradients, for maps: cells (c, c') and class means."""
 
     cells: list[list[int]]
     gram: Float[Tensor, "r r"]
     weights: Float[Tensor, " r"]
 
+    def _words(self) -> list[str]:
+        return [f"{len(self.cells):,} mean gradients, by their Gram matrix"]
 
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class SplitAttribution:
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SplitAttribution(Result, Tabular, Drawable):
     """Everything found on one split of the data.
 
     Attributes
@@ -95,9 +109,23 @@ class SplitAttribution:
     matvecs_by_stage: dict[str, int]
     without_hessian: str
 
-    def __repr__(self) -> str:
-        answers = ", ".join(f"{f.claim}: {f.answer}" for f in self.findings)
-        return f"SplitAttribution({self.samples:,} samples; {answers})"
+    def _words(self) -> list[str]:
+        found = f"{self.outliers} eigenvalues of G clear of the bulk"
+        spectra = "exact spectra" if self.exact else "estimated spectra"
+        answers = [f"{f.claim}: {f.answer}" for f in self.findings]
+        return [f"{self.samples:,} samples, {found}, {spectra}", *answers]
+
+    def _table(self) -> Table:
+        claims = [CLAIMS[finding.claim] for finding in self.findings]
+        return {
+            "claim": [claim.name for claim in claims],
+            "feature": [claim.feature for claim in claims],
+            "cause": [claim.cause for claim in claims],
+            "removed": [finding.removed for finding in self.findings],
+            "by_projection": [finding.by_projection for finding in self.findings],
+            "verdict": [finding.answer for finding in self.findings],
+            "reason": [finding.reason for finding in self.findings],
+        }
 
     @property
     def matvecs(self) -> int:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._lanczos import (
     Reorthogonalize,
     check_reorthogonalize,
     open_checkpoint,
 )
-from deepspec.krylov._probes import resolve_seed
 from deepspec.krylov._spectral_density import SpectralDensity, check_smearing
 from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
+from deepspec.seeds import Seed, whole_seed
 
 
 def spectral_density(
@@ -27,15 +25,15 @@ def spectral_density(
     kappa: float = 3.0,
     points: int = 1024,
     margin: float = 0.05,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> SpectralDensity:
-    """The density of A's eigenvalues, of total mass 1, by ``steps · probes`` products.
+    """Estimate the density of an operator's eigenvalues by stochastic Lanczos quadrature (SLQ).
 
-    φ(t) = (1/n) Σ_l Σ_m w_{l,m} g_σ(t − θ_{l,m}) ([002], Algorithm 3): Gaussian bumps at the Ritz
-    values of FastLanczos runs from n random directions, with the papers' defaults. Their
+    Of total mass 1, by ``steps · probes`` products:
+    φ(t) = (1/n) Σ_l Σ_m w_{l,m} g_σ(t − θ_{l,m}) (Papyan 2020, Algorithm 3): Gaussian bumps at
+    the Ritz values of FastLanczos runs from n random directions, with the papers' defaults. Their
     Normalization (Algorithm 4) is taken from the first 32 steps of the first run, at no cost.
     What a :class:`~deepspec.operators.Compression` removed is left out: its probes stay off
     it, and the density is that of the eigenvalues that remain.
@@ -55,9 +53,9 @@ def spectral_density(
     reorthogonalize
         ``"full"`` is SlowLanczos: no ghosts, and with as many steps as there are dimensions
         every eigenvalue, so that the cumulative distribution is exact; M vectors of length p.
-    seed, generator
-        Where the directions come from: drawn on the CPU in float64, so the same on every device.
-        With neither, seed 0.
+    seed
+        Where the directions come from: a whole number, or a ``torch.Generator`` that gives one.
+        Drawn on the CPU in float64, so the same on every device.
     checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`. It is the run that is saved, not how it is drawn:
         :func:`log_spectral_density` with the same steps, probes and seed goes on from it too.
@@ -82,10 +80,10 @@ def spectral_density(
     check_whole(probes, 1, "probes")
     check_smearing(kappa, points, margin)
     full = check_reorthogonalize(reorthogonalize)
-    chosen = resolve_seed(seed, generator)
+    chosen = whole_seed(seed)
     store = None
     if checkpoint is not None:
         settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
         store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
     seen = run_probes(A, steps, probes, chosen, store, full)
-    return SpectralDensity(seen, kappa, points, margin)
+    return SpectralDensity(quadrature=seen, kappa=kappa, points=points, margin=margin)

@@ -18,10 +18,11 @@ from deepspec.krylov._progress import progress
 from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
 from deepspec.storage.checkpoint import Checkpoint, as_tensor, finite, require
+from deepspec.storage.display import Result
 
 
-@dataclass(frozen=True, eq=False)
-class Quadrature:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Quadrature(Result):
     """Ritz values, weights and residual bounds of n probes, uniform on the unit sphere.
 
     Attributes
@@ -36,7 +37,7 @@ class Quadrature:
     dimension
         How many eigenvalues there are.
     low, high
-        The range of the spectrum by Normalization ([002], Algorithm 4, without its margin):
+        The range of the spectrum by Normalization (Papyan 2020, Algorithm 4, without its margin):
         the extreme Ritz values of 32 steps, widened by their residual bounds and by whatever later
         Ritz values lie beyond.
     epsilon
@@ -83,7 +84,7 @@ class Quadrature:
 
     @cached_property
     def ghosts(self) -> Bool[Tensor, "n m"]:
-        """Copies that an exact run could not have ([002], Appendix C.5).
+        """Copies that an exact run could not have (Papyan 2020, Appendix C.5).
 
         One start vector sees each eigenvalue once, however often it is repeated in A, and its
         whole weight with it. So beside a converged Ritz value there is a ghost where another is
@@ -178,28 +179,13 @@ class Quadrature:
             upper += summed[before] + doubtful[(before + 1).clamp_max(columns + 1)]
         return (lower / rows).clamp(0, 1), (upper / rows).clamp(0, 1)
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """As a manifest's entries and arrays."""
-        scalars = ("steps", "dimension", "low", "high", "epsilon", "matvecs", "reorthogonalized")
-        arrays = ("ritz_values", "ritz_weights", "residual_bounds", "lengths")
-        return {n: getattr(self, n) for n in scalars}, {n: getattr(self, n) for n in arrays}
-
-    @classmethod
-    def from_state(cls, entries: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Quadrature:
-        """The inverse of :meth:`to_state`."""
-        return cls(
-            arrays["ritz_values"],
-            arrays["ritz_weights"],
-            arrays["residual_bounds"],
-            arrays["lengths"],
-            entries["steps"],
-            entries["dimension"],
-            entries["low"],
-            entries["high"],
-            entries["epsilon"],
-            entries["matvecs"],
-            entries["reorthogonalized"],
-        )
+    def _words(self) -> list[str]:
+        return [
+            f"{self.steps} steps × {len(self.ritz_values)} probes",
+            f"λ in [{self.low:.4g}, {self.high:.4g}]",
+            f"{self.dimension:,} eigenvalues",
+            f"{self.matvecs:,} matvecs",
+        ]
 
 
 def run_probes(
@@ -264,7 +250,12 @@ def _tridiagonal(
     require(1 <= count <= steps and math.isfinite(last), "a run")
     finite(diagonal, "the diagonal of a run", (count,), as_tensor([]))
     finite(beside, "what is beside the diagonal of a run", (count - 1,), as_tensor([]))
-    return Tridiagonal(diagonal, beside, last, end[1] is True, None)
+    return Tridiagonal(
+        diagonal=diagonal,
+        off_diagonal=beside,
+        next_off_diagonal=last,
+        exhausted=end[1] is True,
+    )
 
 
 def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: bool) -> Quadrature:
@@ -280,15 +271,15 @@ def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: 
     early = runs[0].truncated(32)
     values = filled([T.ritz_values for T in runs], "last")
     return Quadrature(
-        values,
-        filled([T.ritz_weights / T.ritz_weights.sum() for T in runs], "zero"),
-        filled([T.residual_bounds for T in runs], "zero"),
-        torch.tensor([len(T.diagonal) for T in runs]),
-        steps,
-        dimension(A),
-        min(float(early.ritz_values[0] - early.residual_bounds[0]), float(values.min())),
-        max(float(early.ritz_values[-1] + early.residual_bounds[-1]), float(values.max())),
-        torch.finfo(A.dtype).eps,
-        sum(len(T.diagonal) for T in runs),
-        full,
+        ritz_values=values,
+        ritz_weights=filled([T.ritz_weights / T.ritz_weights.sum() for T in runs], "zero"),
+        residual_bounds=filled([T.residual_bounds for T in runs], "zero"),
+        lengths=torch.tensor([len(T.diagonal) for T in runs]),
+        steps=steps,
+        dimension=dimension(A),
+        low=min(float(early.ritz_values[0] - early.residual_bounds[0]), float(values.min())),
+        high=max(float(early.ritz_values[-1] + early.residual_bounds[-1]), float(values.max())),
+        epsilon=torch.finfo(A.dtype).eps,
+        matvecs=sum(T.matvecs for T in runs),
+        reorthogonalized=full,
     )

@@ -1,7 +1,7 @@
 """MNIST, Fashion-MNIST, CIFAR10, CIFAR100 and folders of pictures, as the papers use them.
 
 Class-balanced subsets, padded to 32 × 32, standardised, and no augmentation: spectra are of one
-fixed matrix ([002] D.3).
+fixed matrix (Papyan 2020, D.3).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxtyping import Int
 from torch import Tensor
 
+from deepspec.seeds import Seed
 from deepspec.zoo.datasets import Split, balanced, padded
 from deepspec.zoo.image_files import list_folder, read_cifar, read_idx, read_pictures
 
@@ -108,7 +109,7 @@ CIFAR100 = Archive(
 
 def mnist(
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     root: str | Path,
     download: bool = False,
@@ -144,7 +145,7 @@ def mnist(
 
 def fashion_mnist(
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     root: str | Path,
     download: bool = False,
@@ -156,7 +157,7 @@ def fashion_mnist(
 
 def cifar10(
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     root: str | Path,
     download: bool = False,
@@ -174,7 +175,7 @@ def cifar10(
 
 def cifar100(
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     root: str | Path,
     download: bool = False,
@@ -188,7 +189,7 @@ def cifar100(
 
 def image_folder(
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     root: str | Path,
     test_per_class: int | None = None,
@@ -224,7 +225,7 @@ def image_folder(
 def _idx(
     archive: Archive,
     per_class: int | None,
-    seed: int,
+    seed: Seed,
     root: str | Path,
     download: bool,
     test_per_class: int | None,
@@ -248,7 +249,7 @@ def _split(
     test: Raw,
     per_class: int | None,
     test_per_class: int | None,
-    seed: int,
+    seed: Seed,
 ) -> Split:
     drawn = []
     for (images, labels), count in ((train, per_class), (test, test_per_class)):

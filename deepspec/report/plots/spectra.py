@@ -1,4 +1,4 @@
-"""Spectra: G and its knockouts on a log axis ([002] Fig. 5); Hess, G and E ([002] Fig. 4)."""
+"""Spectra as in Papyan (2020): G and its knockouts on a log axis (Fig. 5); Hess, G, E (Fig. 4)."""
 
 from __future__ import annotations
 

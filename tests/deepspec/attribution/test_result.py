@@ -72,7 +72,7 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [("sha256",), ("attribution",), ("attribution", "splits", "train", "trace"), ("new",)]
+    "place", [("sha256",), ("result",), ("result", "splits", "train", "trace"), ("new",)]
 )
 def test_another_versions_manifest_is_refused(
     found: Attribution, tmp_path: Path, place: tuple[str, ...]
@@ -84,7 +84,7 @@ def test_another_versions_manifest_is_refused(
     for name in place[:-1]:
         entry = entry[name]
     if place == ("new",):
-        manifest["attribution"]["new"] = 1
+        manifest["result"]["new"] = 1
     else:
         del entry[place[-1]]
     path.write_text(json.dumps(manifest))
@@ -95,7 +95,7 @@ def test_another_versions_manifest_is_refused(
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     pairs = deepspec.MatrixOperator(torch.eye(3))
     deepspec.krylov.top_eigenpairs(pairs, 1).save(tmp_path / "pairs")
-    with pytest.raises(ValueError, match="expected a saved attribution"):
+    with pytest.raises(ValueError, match="expected a saved Attribution"):
         Attribution.load(tmp_path / "pairs")
 
 
@@ -110,7 +110,7 @@ def test_the_report_stands_by_itself(found: Attribution, tmp_path: Path) -> None
     assert {"report.html", "manifest.json", "train-log-spectrum.png", "test-scree.png"} <= names
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["command"] == ["demo"]
-    assert manifest["attribution"]["versions"]["torch"] == torch.__version__
+    assert manifest["result"]["versions"]["torch"] == torch.__version__
 
 
 def test_every_axis_says_what_it_shows(found: Attribution) -> None:
