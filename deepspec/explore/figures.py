@@ -11,13 +11,12 @@ from bokeh.plotting import figure
 
 from deepspec.attribution import Spectrum, SplitAttribution
 from deepspec.report.plots.histograms import log_histogram
-from deepspec.report.plots.spectra import FLOOR, REMOVED
+from deepspec.report.plots.spectra import FLOOR
 from deepspec.report.plots.style import PARTS
 
 BINS = 90
 DECADES = 1e-5  # of the largest eigenvalue: where the axis begins
 HEIGHTS = dict(zip(PARTS, (0.4, 0.8, 1.6, 3.2), strict=True))  # of the triangles of each knockout
-KNOCKOUTS = {part: name for name, part in REMOVED.items()}
 
 
 class SpectrumFigures:
@@ -52,7 +51,7 @@ class SpectrumFigures:
         self.by_cause.add_tools(HoverTool(renderers=[points], tooltips=tips))
         self.left = self._figure("what is left")
         self.left.yaxis.axis_label = "eigenvalues per bin"
-        self.left.xaxis.axis_label = "eigenvalue of G"
+        self.left.xaxis.axis_label = "eigenvalue"
         self.whole = ColumnDataSource({"x": [], "y": []})
         self.left.step("x", "y", source=self.whole, mode="center", line_color="black")
         self.remains, self.sticks = {}, {}
@@ -89,7 +88,7 @@ class SpectrumFigures:
 
     def show(self, split: SplitAttribution, without: Iterable[str]) -> None:
         """Fill in one split of one run, with the knockouts of some parts."""
-        whole, chosen = split.spectrum("G"), set(without)
+        whole, chosen = split.whole, set(without)
         low, high = DECADES * float(whole.top[0]), 3 * float(whole.top[0])
         centres, total = log_histogram(whole, low, high, BINS)
         self.x_range.start, self.x_range.end = low, high
@@ -115,7 +114,7 @@ class SpectrumFigures:
                 self.remains[part].data = {"x": [], "y": []}
                 self.sticks[part].data = {"value": [], "rank": [], "height": []}
                 continue
-            left = split.spectrum(KNOCKOUTS[part])
+            left = split.left_without(part)
             x, y = log_histogram(left, low, high, BINS)
             self.remains[part].data = {"x": x, "y": np.maximum(y, FLOOR)}
             values = left.top.numpy()

@@ -66,7 +66,7 @@ class Page:
         self.split = pn.widgets.RadioButtonGroup(options=["train"], value="train")
         self.without = pn.widgets.CheckBoxGroup(
             options={f"without {look.name}": part for part, look in PARTS.items()},
-            value=list(self.shown.without), name="knockouts",
+            value=list(self.shown.without),
         )  # fmt: skip
         self.query = pn.widgets.TextInput(value=self.shown.query(), visible=False)
         if served:  # in a notebook the address is the notebook's own

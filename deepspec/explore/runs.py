@@ -75,7 +75,8 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 def _is_attribution(manifest: Path) -> bool:
     """A manifest may be another result's: a density's, a checkpoint's."""
     with manifest.open("rb") as file:
-        return re.search(rb'"kind":\s*"attribution"', file.read(4096)) is not None
+        kind = rb'"kind":\s*"%b"' % Attribution.__name__.encode()
+        return re.search(kind, file.read(4096)) is not None
 
 
 @lru_cache(maxsize=8)

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
-from deepspec.report.plots.spectra import REMOVED
+from deepspec.report.plots import style
 
-PARTS = tuple(REMOVED.values())  # whose knockouts a saved attribution holds
+PARTS = tuple(style.PARTS)  # whose knockouts a saved attribution holds
 LONGEST = 2000  # characters of a query, beyond which it is not read
 
 

@@ -108,10 +108,10 @@ def test_the_picture_shows_the_saved_numbers(folder: Path) -> None:
     split = deepspec.Attribution.load(folder / "epoch-9").train
     figures = SpectrumFigures()
     figures.show(split, ["cross_class"])
-    np.testing.assert_array_equal(figures.top.data["value"], split.spectrum("G").top)
+    np.testing.assert_array_equal(figures.top.data["value"], split.whole.top)
     total = sum(figures.top.data[part] for part in view.PARTS)
     np.testing.assert_allclose(total, 1.0, atol=1e-6)
-    left = split.spectrum("G − G_cross").top
+    left = split.left_without("cross_class").top
     np.testing.assert_array_equal(figures.sticks["cross_class"].data["value"], left)
     assert len(figures.sticks["between_class"].data["value"]) == 0
 
