@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from deepspec.report.plots import style
@@ -52,7 +53,8 @@ def parse_query(query: str, runs: int) -> tuple[View, tuple[str, ...]]:
     """
     if len(query) > LONGEST:
         return View(), (f"the address is longer than {LONGEST} characters: it was not read",)
-    view, messages = {}, []
+    view: dict[str, Any] = {}
+    messages: list[str] = []
     for key, text in parse_qsl(query.removeprefix("?"), keep_blank_values=True):
         short = text if len(text) < 40 else text[:40] + "…"
         if key == "run":
