@@ -46,6 +46,7 @@ ORDER = {
         "dynamics",
         "zoo",
         "report",
+        "explore",
         "cli",
     ],
 }
