@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.class_structure.gram_of_means import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_columns import MeanColumns
-from deepspec.class_structure.mean_gram import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.operators import ClassStructure
 
