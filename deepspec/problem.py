@@ -195,7 +195,9 @@ class Problem:
     def plan(self) -> dict[str, str | int]:
         """How products are computed: choices made by measurement, for the manifest.
 
-        Assign a plan of the same problem to make the same choices again, bit for bit.
+        Assign a plan of the same net and data to make the same choices again, bit for bit. That
+        of another version of PyTorch is decided anew, with a warning; that of another net is a
+        ValueError.
         """
         return self.engine.autotuner.plan
 

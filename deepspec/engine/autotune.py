@@ -1,8 +1,4 @@
-"""Which of several right ways is fastest, or possible, here: decided once, by trying.
-
-The decisions are a plan, plain strings by name. A plan goes into manifests, and can be given
-back to repeat a computation bit for bit.
-"""
+"""Which of several right ways is fastest, or possible, here: decided once, by trying."""
 
 from __future__ import annotations
 
@@ -28,6 +24,7 @@ from deepspec.engine.autodiff import (
     TransientJacobian,
 )
 from deepspec.engine.errors import NoSecondDerivative, WrongDerivative, WrongSecondDerivative
+from deepspec.engine.plan import Plan
 from deepspec.engine.verification import (
     SHIFT,
     DoubleFunction,
@@ -62,10 +59,10 @@ FORBIDDEN = (
 
 
 class Autotuner:
-    """Decides, and remembers in ``plan`` what was decided."""
+    """Decides, and remembers in ``plan`` what was decided; see :mod:`.plan`."""
 
     def __init__(self) -> None:
-        self.plan: dict[str, str | int] = {}
+        self.plan: Plan = {}
 
     def forward_mode(self, functions: Iterable[LogitFunction]) -> bool:
         """Whether forward mode works on the model; tried once, on each of the batches.

@@ -18,6 +18,7 @@ from deepspec.engine.autodiff import HeldJacobian, JacobianProducts
 from deepspec.engine.autotune import Autotuner
 from deepspec.engine.cache import BatchCache
 from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jacobian_purpose
+from deepspec.engine.plan import accepted, identity
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -92,7 +93,10 @@ class Engine:
         self._functions = functions
         self.space, self.dtype, self.device = space, dtype, device
         self._halve = halve
+        _, function = next(functions())
+        self._identity = identity(function.model, space, num_classes, dtype)
         self.autotuner = Autotuner()
+        self.autotuner.plan.update(self._identity)
         self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
         #: Columns multiplied so far, by kind of product.
         self.spent: Counter[str] = Counter()
@@ -189,13 +193,22 @@ class Engine:
         self.cache.reserve(hessian_purpose(self.autotuner, kind, gradients), products)
 
     def follow(self, plan: Mapping[str, str | int]) -> None:
-        """Forget everything that is held, and make the choices of ``plan``."""
-        self.cache.follow(plan)
+        """Forget everything that is held, and make the choices of ``plan``.
+
+        Raises
+        ------
+        ValueError
+            If it is of another net, or no plan there can be; see :mod:`.plan`.
+        """
+        self._decide_as(accepted(plan, self._identity))
+
+    def _decide_as(self, choices: Mapping[str, str | int]) -> None:
+        self.cache.follow({**self._identity, **choices})
 
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
         known = self.autotuner.plan.get("forward mode")
-        self.follow({} if known is None else {"forward mode": known})
+        self._decide_as({} if known is None else {"forward mode": known})
         if not self._halve():
             return False
         warnings.warn(

@@ -242,8 +242,8 @@ def test_columns_are_products(case: Case) -> None:
     V = torch.randn(
         problem.size, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     )
-    for plan in ({"columns": "together"}, {"columns": "one by one"}):
+    for at_once in (1, 3, 16):
         for operator in (GaussNewton(problem), ClassStructure(problem).cross_class):
-            problem.plan = plan
+            problem.plan = {**problem.plan, "columns at once: TransientJacobian": at_once}
             apart = torch.stack([operator @ v.contiguous() for v in V.T], dim=1)
             assert relative(operator @ V, apart) < 1e-12
