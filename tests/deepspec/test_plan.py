@@ -69,7 +69,7 @@ def test_a_plan_of_another_pytorch_is_decided_anew() -> None:
 def test_choices_that_there_are_not_are_refused(name: str, choice: str | int) -> None:
     problem = decided()
     before = dict(problem.plan)
-    with pytest.raises(ValueError, match="expected.*plan"):
+    with pytest.raises(ValueError, match=r"expected.*plan"):
         problem.plan = {**before, name: choice}
     assert problem.plan == before
 
