@@ -26,6 +26,7 @@ from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
+from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.classifier.trees import move
@@ -121,8 +122,11 @@ class Problem:
     ) -> None:
         self._snapshot(model)
         self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
+        _, function = next(self.functions())
+        #: What the rounding of products is of: the dtype, or what the model casts to inside.
+        self.precision = lowest_precision(function)
         if verify:
-            require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
+            require_repeatable(self._labelled(), self.logits, self.labels, self.precision)
         self.engine = Engine(
             self.functions,
             self.space,
@@ -131,12 +135,12 @@ class Problem:
             self.device,
             memory_budget,
             self._halve,
+            torch.finfo(self.precision).eps,
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            _, function = next(self.functions())
             explained(self.engine.forward_mode, "differentiated", function)
-            require_dependence(function for _, function in self.functions())
+            require_dependence((function for _, function in self.functions()), self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:

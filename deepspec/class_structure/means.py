@@ -71,7 +71,7 @@ class Means:
         values, vectors = torch.linalg.eigh(self.gram)
         values, vectors = values.flip(0), vectors.flip(1)
         problem = self.structure.problem
-        level = 10 * len(values) * torch.finfo(problem.dtype).eps * values[0].clamp(min=0.0)
+        level = 10 * len(values) * torch.finfo(problem.precision).eps * values[0].clamp(min=0.0)
         available = int((values > level).sum())
         if not 1 <= k <= available:
             raise ValueError(f"expected 1 to {available} eigenvectors (the rank), got {k}")

@@ -61,8 +61,10 @@ FORBIDDEN = (
 class Autotuner:
     """Decides, and remembers in ``plan`` what was decided; see :mod:`.plan`."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounding: float) -> None:
         self.plan: Plan = {}
+        #: By how much, relatively, two right ways may differ.
+        self.rounding = rounding
 
     def forward_mode(self, functions: Iterable[LogitFunction]) -> bool:
         """Whether forward mode works on the model; tried once, on each of the batches.
@@ -73,7 +75,7 @@ class Autotuner:
         if "forward mode" not in self.plan:
             fault: str | None = None
             for index, function in enumerate(functions):
-                fault = fault or _fault_of_forward_mode(function)
+                fault = fault or _fault_of_forward_mode(function, self.rounding)
                 if index & (index + 1) == 0:  # batches 0, 1, 3, 7, …
                     fault = _verified(function, fault)
             if fault:
@@ -128,7 +130,7 @@ class Autotuner:
         held.vjp(weights, found)
         direct.vjp(weights, pulled)
         return all(
-            float((ours - theirs).norm()) <= _rounding(vector) * float(theirs.norm())
+            float((ours - theirs).norm()) <= self.rounding * float(theirs.norm())
             for ours, theirs in ((pushed, expected), (found, pulled))
         )
 
@@ -156,7 +158,7 @@ class Autotuner:
         NESTINGS[right](function, gradient).product(vector, expected)
         worked = attempt(_then_true, partial(products.product, vector, found))
         error = float((found - expected).norm())
-        return bool(worked) and error <= _rounding(vector) * float(expected.norm())
+        return bool(worked) and error <= self.rounding * float(expected.norm())
 
     def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
         """How many columns to take as one more batch dimension; 1 where nothing is gained.
@@ -168,8 +170,9 @@ class Autotuner:
             batch.jvp(few[:, 0].contiguous())
             fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
             ways = {"one by one": partial(batch.jvp_one_by_one, few)}
-            reverse = isinstance(batch, ReverseJacobian)
-            if fitting >= few.shape[1] and not reverse and _agrees_together(batch, few):
+            # Reverse mode twice takes its columns one by one anyhow.
+            fits = fitting >= few.shape[1] and not isinstance(batch, ReverseJacobian)
+            if fits and _agrees_together(batch, few, self.rounding):
                 ways["together"] = partial(batch.jvp_together, few)
             self.plan[name] = fitting if fastest(ways, few.device) == "together" else 1
         return int(self.plan[name])
@@ -209,7 +212,7 @@ def _weights(like: Float[Tensor, "b C"]) -> Float[Tensor, "b C"]:
     return torch.cos(torch.arange(like.numel(), device=like.device)).to(like).view_as(like)
 
 
-def _fault_of_forward_mode(function: LogitFunction) -> str | None:
+def _fault_of_forward_mode(function: LogitFunction, rounding: float) -> str | None:
     """What is wrong with forward mode on a batch, in words; ``None`` if nothing is."""
     vector = probe(function, 0)
 
@@ -219,7 +222,7 @@ def _fault_of_forward_mode(function: LogitFunction) -> str | None:
         weights, pulled = _weights(pushed), torch.zeros_like(vector)
         jacobian.vjp(weights, pulled)
         error = abs(float((pushed * weights).sum()) - float(pulled @ vector))
-        return error > _rounding(vector) * float(pulled.norm() * vector.norm())
+        return error > rounding * float(pulled.norm() * vector.norm())
 
     disagrees = attempt(disagreement)
     if disagrees is None:
@@ -232,10 +235,6 @@ def _fault_of_forward_mode(function: LogitFunction) -> str | None:
         name = type(function.model).__name__
         return f"forward mode and reverse mode give different derivatives of {name}"
     return None
-
-
-def _rounding(vector: Tensor) -> float:
-    return torch.finfo(vector.dtype).eps ** 0.5
 
 
 def _verified(function: LogitFunction, fault: str | None) -> str | None:
@@ -321,7 +320,7 @@ def _right_nestings(function: LogitFunction, names: list[str]) -> list[str]:
     ) from error
 
 
-def _agrees_together(batch: JacobianProducts, few: Tensor) -> bool:
+def _agrees_together(batch: JacobianProducts, few: Tensor, rounding: float) -> bool:
     """Whether columns can be pushed together, and give what they give one by one.
 
     What vmap refuses (packed sequences, data pointers, rules that a user did not write) it words
@@ -337,7 +336,7 @@ def _agrees_together(batch: JacobianProducts, few: Tensor) -> bool:
     except Exception:
         return False
     error = float((found - expected).norm())
-    return error <= _rounding(columns) * float(expected.norm())
+    return error <= rounding * float(expected.norm())
 
 
 def _then_true(work: Callable[[], object]) -> bool:

@@ -78,6 +78,8 @@ class Engine:
         Bytes, or a share of the free memory, that batches may hold between products.
     halve
         Halves the batches; returns false if they hold a single sample already.
+    epsilon
+        The relative rounding of what the model computes.
     """
 
     def __init__(
@@ -89,13 +91,14 @@ class Engine:
         device: torch.device,
         memory_budget: int | float,
         halve: Callable[[], bool],
+        epsilon: float,
     ) -> None:
         self._functions = functions
         self.space, self.dtype, self.device = space, dtype, device
         self._halve = halve
         _, function = next(functions())
         self._identity = identity(function.model, space, num_classes, dtype)
-        self.autotuner = Autotuner()
+        self.autotuner = Autotuner(epsilon**0.5)
         self.autotuner.plan.update(self._identity)
         self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
         #: Columns multiplied so far, by kind of product.

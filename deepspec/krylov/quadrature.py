@@ -288,7 +288,7 @@ def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: 
         dimension(A),
         min(float(early.ritz_values[0] - early.residual_bounds[0]), float(values.min())),
         max(float(early.ritz_values[-1] + early.residual_bounds[-1]), float(values.max())),
-        torch.finfo(A.dtype).eps,
+        A.epsilon,
         sum(len(T.diagonal) for T in runs),
         full,
     )
