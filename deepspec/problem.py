@@ -139,7 +139,7 @@ class Problem:
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            explained(self.engine.forward_mode, "differentiated", function)
+            explained(self.engine.check, "differentiated", function)
             require_dependence((function for _, function in self.functions()), self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:

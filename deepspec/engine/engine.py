@@ -222,9 +222,9 @@ class Engine:
         )
         return True
 
-    def forward_mode(self) -> bool:
-        """Whether the model can be differentiated in forward mode; found out at the first call."""
-        return self.autotuner.forward_mode(function for _, function in self._functions())
+    def check(self) -> None:
+        """Find out, at the first call, how the model can be differentiated, and rightly."""
+        self.autotuner.route(function for _, function in self._functions())
 
     # ---- one batch --------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ def test_a_difference_of_parts_is_one_operator_and_one_pass(case: Case) -> None:
         passes += 1
         return functions()
 
-    problem.engine.forward_mode()
+    problem.engine.check()
     problem.engine._functions = counted
     v = torch.ones(problem.size, dtype=torch.float64)
     result = knocked_out @ v
