@@ -35,6 +35,7 @@ from deepspec.engine.derivative_checks import (
 from deepspec.engine.plan import Plan
 
 MOST_COLUMNS = 16
+COLUMNS = "columns at once: {}"
 
 
 class Autotuner:
@@ -139,12 +140,17 @@ class Autotuner:
         error = float((found - expected).norm())
         return bool(worked) and error <= self.rounding * float(expected.norm())
 
+    def known_columns_at_once(self, batch: JacobianProducts) -> int | None:
+        """What :meth:`columns_at_once` found before, if it did."""
+        known = self.plan.get(COLUMNS.format(type(batch).__name__))
+        return None if known is None else max(int(known), 1)
+
     def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
         """How many columns to take as one more batch dimension; 1 where nothing is gained.
 
         As many as fit into ``room`` bytes, if a few are pushed faster together than one by one.
         """
-        name = f"columns at once: {type(batch).__name__}"
+        name = COLUMNS.format(type(batch).__name__)
         if name not in self.plan:
             batch.jvp(few[:, 0].contiguous())
             fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))

@@ -256,6 +256,9 @@ class Engine:
     def _columns_at_once(self, batch: JacobianProducts, count: int) -> int:
         if count == 1:
             return 1
+        known = self.autotuner.known_columns_at_once(batch)
+        if known is not None:
+            return known
         room = self.cache.budget_bytes() - self.cache.bytes()
         return self.autotuner.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
 

@@ -15,6 +15,9 @@ class JacobianByRows(TransientJacobian):
     def jvp(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
         return self.jvp_together(vector[:, None])[:, :, 0]
 
+    def jvp_one_by_one(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        return self.jvp_together(columns)
+
     def jvp_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
         tangents = self.space.unflatten_columns(columns)
         parts = [tangents[name].flatten(1) for name in self.space.names]
