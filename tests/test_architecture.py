@@ -42,6 +42,7 @@ ORDER = {
         "neural_tangent_kernel",
         "class_structure",
         "krylov",
+        "layerwise",
         "attribution",
         "dynamics",
         "zoo",
