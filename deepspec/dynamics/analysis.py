@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import scipy.stats
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,6 +39,7 @@ from deepspec.problem import Problem
 from deepspec.storage.results import Saved
 
 PROBES = 24
+FLOOR = 1e-5
 LEVELS: dict[str, type[MeanPart]] = {
     "G0": OwnClass,
     "G1": BetweenClass,
@@ -130,6 +132,34 @@ class SnapshotSpectra(Saved):
         return self._decades(float(self.cross_values.sum()), self.classes * (self.classes - 2))
 
     @property
+    def distance(self) -> float:
+        """How far apart the bulks of G_cross and G_within are on the log axis, in decades.
+
+        The area between the distribution functions of log₁₀ of their nonzero eigenvalues, those
+        below 10⁻⁵ of λ₁(G) counted as that: as far as Papyan (2020) Fig. 6 looks. It does not say
+        which of the two lies to the right.
+        """
+        floor = FLOOR * float(self.spectrum.top[0])
+        cross = torch.zeros(self.classes * (self.classes - 2), dtype=torch.float64)
+        if not len(cross) or not len(self.cross_values) or floor <= 0:
+            return math.nan
+        kept = min(len(cross), len(self.cross_values))
+        cross[:kept] = self.cross_values[:kept]
+        order = self.within.nodes.argsort(descending=True)
+        values, counts = self.within.nodes[order], self.within.counts[order].double()
+        # As many as the rank says: what lies below is zero, or (fewer were found) too small.
+        left = (self.within_rank - counts.cumsum(0)).clamp_max(0.0)
+        counts = (counts + left).clamp_min(0.0)
+        missing = max(0.0, self.within_rank - float(counts.sum()))
+        values = torch.cat([values, values.new_zeros(1)]).clamp_min(floor).log10()
+        counts = torch.cat([counts, counts.new_tensor([missing])])
+        return float(
+            scipy.stats.wasserstein_distance(
+                cross.clamp_min(floor).log10(), values, v_weights=counts
+            )
+        )
+
+    @property
     def class_separation(self) -> float:
         """The same for G_class."""
         return self._decades(float(self.class_values.sum()), self.classes)
@@ -189,7 +219,9 @@ def analyse(
     """
     if steps < 2:
         raise ValueError(f"expected at least 2 Lanczos steps, got {steps}")
-    measured = measure(gradients(problem), Settings(seed=seed, steps=steps, exact_up_to=exact_up_to))
+    measured = measure(
+        gradients(problem), Settings(seed=seed, steps=steps, exact_up_to=exact_up_to)
+    )
     cells, means = measured.array.cells, measured.means
     whole = total_trace(measured.operator, seed).value
     values = {part: _values(measured, part) for part in (BetweenClass, CrossClass, OwnClass)}
@@ -329,6 +361,4 @@ def _map(measured: Measurement) -> MeansMap | None:
         return None
     weights = cells.weights[cells.occupied]
     root = weights.sqrt()
-    return MeansMap(
-        cells.places.tolist(), (means.gram / root[:, None] / root).cpu(), weights.cpu()
-    )
+    return MeansMap(cells.places.tolist(), (means.gram / root[:, None] / root).cpu(), weights.cpu())

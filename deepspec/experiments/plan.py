@@ -43,8 +43,13 @@ class Cell(NamedTuple):
         """The data set's name."""
         return str(json.loads(self.data)["name"])
 
+    @property
+    def title(self) -> str:
+        """Net and data in words."""
+        return f"{_short(self.net)} on {_short(self.data)}"
+
     def __str__(self) -> str:
-        return f"{_short(self.data)}, {_short(self.net)}, {self.per_class} per class"
+        return f"{self.title}, {self.per_class} per class"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -279,5 +279,3 @@ def choose(runs: Ended, rates: Iterable[float], seeds: Iterable[int]) -> float |
         loss = math.fsum(run["loss"] for run in mine) / len(mine)
         found.append((error, loss, -rate))
     return -min(found)[2] if found else None
-
-
