@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deepspec.cli.errors import fail
 from deepspec.experiments.cluster import has_dask
-from deepspec.experiments.plan import read_plan
+from deepspec.experiments.reading import read_plan
 from deepspec.experiments.sweep import Summary, run_sweep
 from deepspec.zoo.registry import DATASETS, dataset, network
 from deepspec.zoo.training import Schedule, Training, train

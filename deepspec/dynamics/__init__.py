@@ -1,12 +1,20 @@
 """How spectra change while a net is trained: snapshots, trajectories, a recorder."""
 
+from deepspec.dynamics.analysis import analyse
 from deepspec.dynamics.collapse import neural_collapse
 from deepspec.dynamics.recorder import Recorder, read_rows
+from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.dynamics.snapshots import Snapshots, snapshot_epochs, trajectory
+from deepspec.dynamics.trends import OverSeeds, Trends, measure_trends
 
 __all__ = [
+    "OverSeeds",
     "Recorder",
+    "SnapshotSpectra",
     "Snapshots",
+    "Trends",
+    "analyse",
+    "measure_trends",
     "neural_collapse",
     "read_rows",
     "snapshot_epochs",

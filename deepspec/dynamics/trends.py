@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deepspec.dynamics.analysis import SnapshotSpectra
+from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.storage.results import Saved
 
 Trajectories = Mapping[tuple[int, int], Sequence[SnapshotSpectra]]

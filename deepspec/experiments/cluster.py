@@ -25,8 +25,9 @@ AHEAD = 2  # tasks in flight for each worker: one that it does, one that waits t
 class Engine(Protocol):
     """What a sweep needs of an engine."""
 
-    #: How many tasks to have in flight.
-    width: int
+    @property
+    def width(self) -> int:
+        """How many tasks to have in flight."""
 
     def submit(self, task: Task) -> None:
         """Begin a task."""
@@ -96,11 +97,11 @@ class Dask:
                     return task, future.result()
                 except Exception as error:  # the connection broke while the result came
                     raise ConnectionError(GONE) from error
-            error = future.exception() if future.status == "error" else None
-            if error is None:  # cancelled, or lost, by nobody here
+            why = future.exception() if future.status == "error" else None
+            if why is None:  # cancelled, or lost, by nobody here
                 raise ConnectionError(GONE)
             if attempt == ATTEMPTS:
-                words = "its worker died" if isinstance(error, KilledWorker) else str(error)
+                words = "its worker died" if isinstance(why, KilledWorker) else str(why)
                 said = f"{words} {ATTEMPTS} times (out of memory, or killed?)"
                 return task, {"state": FAILED, "error": said, "unrecorded": True, "seconds": 0.0}
             self._submit(task, attempt + 1)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deepspec.attribution.split import SplitAttribution
-from deepspec.dynamics.analysis import SnapshotSpectra
+from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.dynamics.snapshots import Snapshots
-from deepspec.experiments.plan import Cell, Plan, Settings, load, name_of, plan_of
+from deepspec.experiments.plan import Cell, Plan, Settings, load, name_of
+from deepspec.experiments.reading import plan_of
 from deepspec.experiments.store import ANALYSED, TRAINED, Store
 from deepspec.experiments.sweep import Ended, analysis_settings, choose
 from deepspec.experiments.worker import CLAIMS, build

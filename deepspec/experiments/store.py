@@ -134,6 +134,7 @@ class Store:
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
+            file.truncate(0)
 
     @contextmanager
     def working(self, name: str) -> Iterator[None]:

@@ -177,7 +177,8 @@ class _Driver:
                 )
             if outcome.get("unrecorded"):
                 self.store.fail(task["kind"], task["name"], task["settings"], outcome["error"])
-            self._note(task["kind"], task["name"], *task["place"], outcome)
+            cell, rate, seed = task["place"]
+            self._note(task["kind"], task["name"], Cell(*cell), rate, seed, outcome)
             progress(self.done, self.total, len(self.failures))
 
     def summary(self) -> Summary:
@@ -223,7 +224,6 @@ class _Driver:
     ) -> None:
         """A run ended. The last training of a cell calls for its analyses."""
         self.done += 1
-        cell = Cell(*cell)
         if outcome["state"] == FAILED:
             self.failures.append(
                 Failure(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from deepspec.dynamics.analysis import SnapshotSpectra
+from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.dynamics.trends import Trends, measure_trends
 from deepspec.experiments.collect import Run, Sweep
 from deepspec.report.plots import dynamics as plots

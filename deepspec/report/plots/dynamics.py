@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deepspec.attribution import Spectrum
-from deepspec.dynamics.analysis import SnapshotSpectra
+from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.report.plots.histograms import linear_histogram, log_histogram
 from deepspec.report.plots.style import GREY, MARKERS, PALETTE, grey_grid, new_figure, styled
 

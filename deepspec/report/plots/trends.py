@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deepspec.dynamics.analysis import SnapshotSpectra
+from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.dynamics.trends import OverSeeds, Trajectories, Trends
 from deepspec.report.plots.means_map import distances, embed
 from deepspec.report.plots.style import GREY, MARKERS, PALETTE, grey_grid, new_figure, styled
