@@ -185,7 +185,7 @@ def sweep_command(
         workers = (os.cpu_count() or 1) if has_dask() and scheduler is None else 0
     if workers == 0 and scheduler is None and not has_dask():
         print(
-            "note: runs go one after another; pip install 'deepspec[cluster]' for several at once",
+            "note: runs go one after another; for several, pip install 'deepspec-ccm[cluster]'",
             file=sys.stderr,
         )
     with told() as progress:

@@ -144,7 +144,7 @@ def engine(workers: int, scheduler: str | None, *, gpu: bool) -> Iterator[Engine
     if not has_dask():
         raise ValueError(
             "expected Dask for several workers or a scheduler, found none; "
-            "pip install 'deepspec[cluster]', or leave --workers and --scheduler out"
+            "pip install 'deepspec-ccm[cluster]', or leave --workers and --scheduler out"
         )
     from distributed import Client, LocalCluster
 

@@ -117,13 +117,13 @@ def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch, distributed: Module
 def test_without_dask_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "has_dask", lambda: False)
     with (
-        pytest.raises(ValueError, match=r"pip install 'deepspec\[cluster\]'"),
+        pytest.raises(ValueError, match=r"pip install 'deepspec-ccm\[cluster\]'"),
         engine(2, None, gpu=False),
     ):
         pass
 
 
-@pytest.mark.skipif(not has_dask(), reason="the extra deepspec[cluster] is not installed")
+@pytest.mark.skipif(not has_dask(), reason="the extra deepspec-ccm[cluster] is not installed")
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_killed_in_the_middle(tmp_path: Path) -> None:
     """The real one: two processes, one of which is killed after the first run."""
