@@ -125,6 +125,7 @@ def analyse(
         own_values=values[OwnClass],
         within_means=(by_class / problem.class_counts.clamp_min(1)).cpu(),
         within_trace=float(by_class.sum()),
+        within_rank=rank_within(problem.class_counts.tolist(), problem.num_classes, problem.size),
         levels={name: found.double() for name, found in levels.items()},
         hessian=_hessian(measured, problem) if hessian else (),
         layout=two_way_layout(
@@ -134,6 +135,19 @@ def analyse(
         else None,
         means=_map(measured),
     )
+
+
+def rank_within(counts: list[int], classes: int, parameters: int) -> int:
+    """The rank of G_within, for a net without coincidences.
+
+    n_c samples of a class have n_c (C − 1) independent vectors, as Σ_c' p_{i,c'} g_{i,c'} = 0; what
+    lies off the C cell means is of dimension C (n_c − 1). The smaller of the two counts.
+
+    >>> rank_within([4, 3, 1], 3, 1000)
+    14
+    """
+    ranks = [min(n * (classes - 1), classes * (n - 1)) for n in counts if n]
+    return max(1, min(sum(ranks), parameters))
 
 
 def _values(measured: Measurement, part: type[MeanPart]) -> Float[Tensor, " r"]:

@@ -40,8 +40,8 @@ class SnapshotSpectra(Saved):
         The eigenvalues of G_class, G_cross and G_{c=c'} (Papyan 2020, eq. 6.4), descending.
     within_means
         tr G_within,c / n_c for each class c: the mean eigenvalues of Papyan (2020) Fig. 6.
-    within_trace
-        tr G_within.
+    within_trace, within_rank
+        tr G_within, and how many eigenvalues of it may differ from zero.
     levels
         Eigenvalues of ``G0``, ``G1``, ``G2`` and ``G1+2`` of Papyan (2019), eq. 23 and 28.
     hessian
@@ -66,6 +66,7 @@ class SnapshotSpectra(Saved):
     own_values: Float[Tensor, " c"]
     within_means: Float[Tensor, " C"]
     within_trace: float
+    within_rank: int
     levels: dict[str, Float[Tensor, " _"]]
     hessian: tuple[Spectrum, ...]
     layout: TwoWayLayout | None
@@ -77,12 +78,6 @@ class SnapshotSpectra(Saved):
             f"error {self.error_rate:.1%}, tr G {self.trace:.3g}, G_cross "
             f"{self.separation:+.2f} decades from G_within)"
         )
-
-    @property
-    def within_rank(self) -> int:
-        """How many nonzero eigenvalues G_within has: n(C − 1) less those of means, at most p."""
-        rank = (self.samples - self.classes) * (self.classes - 1)
-        return max(1, min(rank, self.parameters))
 
     @property
     def separation(self) -> float:

@@ -15,7 +15,7 @@ from deepspec.report.plots import dynamics as plots
 from deepspec.report.plots import trends as trend_plots
 from deepspec.report.plots.style import png
 from deepspec.storage.files import write_atomically
-from deepspec.storage.results import new_folder, save_result
+from deepspec.storage.results import Saved, new_folder, save_result
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def write_dynamics(sweep: Sweep, out: str | Path, *, overwrite: bool = False) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trended:
+class Trended(Saved):
     """The trends of each net on each data set."""
 
     trends: dict[str, Trends]
