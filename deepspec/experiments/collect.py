@@ -52,10 +52,10 @@ class Run:
         return [self.at(epoch) for epoch in self.epochs]
 
     @property
-    def claims(self) -> SplitAttribution | None:
-        """The papers' claims after the last epoch, where the plan asked for them."""
-        folder = self.analysed / CLAIMS
-        return load_result(SplitAttribution, folder)[0] if folder.is_dir() else None
+    def claims(self) -> dict[int, SplitAttribution]:
+        """The papers' claims by epoch, where the plan asked for them."""
+        folders = sorted(self.analysed.glob(f"{CLAIMS}-*"))
+        return {int(f.name[-6:]): load_result(SplitAttribution, f)[0] for f in folders}
 
     def split(self, root: str | Path | None = None) -> Split:
         """Its data, loaded or drawn again."""

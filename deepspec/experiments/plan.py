@@ -69,7 +69,8 @@ class AnalysisPlan:
     hessian
         Spectra of Hess and E beside those of G.
     claims
-        At the last epoch the papers' six claims with nulls (:func:`deepspec.attribute`), too.
+        The papers' six claims with nulls (:func:`deepspec.attribute`), too: ``"none"``, after the
+        ``"last"`` epoch, or after ``"all"`` but the untrained net.
     steps
         Of each Lanczos density.
     exact_up_to
@@ -79,7 +80,7 @@ class AnalysisPlan:
     """
 
     hessian: bool = True
-    claims: bool = False
+    claims: str = "none"
     steps: int = 60
     exact_up_to: int = 1500
     draws: int = 2

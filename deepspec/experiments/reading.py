@@ -103,6 +103,10 @@ def _check_training(plan: Plan) -> None:
         )
     if plan.analysis.steps < 2 or plan.analysis.draws < 2:
         raise ValueError("expected steps and draws of at least 2 in [analysis]")
+    if plan.analysis.claims not in ("none", "last", "all"):
+        raise ValueError(
+            f'expected claims "none", "last" or "all" in [analysis], got {plan.analysis.claims!r}'
+        )
     for cell in plan.cells():
         plan.run(cell, plan.learning_rate[0], plan.seed[0])  # what is wrong with the snapshots
 

@@ -125,16 +125,19 @@ def _analyse(store: Store, task: Mapping[str, Any]) -> Outcome:
             seed=settings["seed"],
         )
         _put(into, found)
-    if chosen["claims"] and not (place / CLAIMS).is_dir():
-        problem = problem_of(snapshots[-1], split.train, where["device"])
+    judged = {"none": (), "last": snapshots.epochs[-1:], "all": snapshots.epochs}
+    for epoch in judged[chosen["claims"]]:
+        into = place / f"{CLAIMS}-{epoch:06d}"
+        if epoch == 0 or into.is_dir():
+            continue
         claims = attribute(
-            problem,
+            problem_of(snapshots.at(epoch), split.train, where["device"]),
             draws=chosen["draws"],
             steps=chosen["steps"],
             exact_up_to=chosen["exact_up_to"],
             seed=settings["seed"],
         )
-        _put(place / CLAIMS, timeless(claims.train))
+        _put(into, timeless(claims.train))
     return {"state": DONE}
 
 

@@ -29,6 +29,7 @@ GRID = {"data": "digits", "net": "mlp", "per_class": 3, "learning_rate": 0.1}
         ({"grid": GRID, "training": {"label_noise": 2.0}}, r"label_noise in 0\.\.1"),
         ({"grid": GRID, "analysis": {"hessian": 1}}, "hessian .* like True, got 1"),
         ({"grid": GRID, "analysis": {"draws": 1}}, "draws of at least 2"),
+        ({"grid": GRID, "analysis": {"claims": "some"}}, 'claims "none", "last" or "all"'),
         ({"grid": GRID | {"data": "digit"}}, "data set .* 'digit'; did you mean digits"),
         ({"grid": GRID | {"net": "mpl"}}, "net that is known, got 'mpl'; did you mean mlp"),
         ({"grid": GRID | {"net": {"widths": [3]}}}, r"expected net .* tables"),

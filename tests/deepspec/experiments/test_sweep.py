@@ -38,7 +38,7 @@ def test_it_trains_chooses_and_analyses(whole: Path) -> None:
     problem = worker.problem_of(net, run.split().train)
     assert problem.loss == pytest.approx(run.at(3).loss, rel=1e-12)
     assert [type(moment) for moment in run.moments] == [SnapshotSpectra] * 2
-    assert run.claims is None
+    assert run.claims == {}
     assert list(sweep.groups()) == [run.cell[:2]]
     assert "1 runs analysed in 1 cells" in repr(sweep)
 
@@ -167,11 +167,11 @@ def test_snapshots_of_another_net_fail_that_analysis(whole: Path, tmp_path: Path
 
 
 def test_the_papers_claims_where_they_are_asked_for(tmp_path: Path) -> None:
-    run_sweep(tiny(learning_rate=[0.05], analysis={"claims": True}), tmp_path)
+    run_sweep(tiny(learning_rate=[0.05], analysis={"claims": "all"}), tmp_path)
     (run,) = Sweep(tmp_path).runs
-    assert run.claims is not None
-    assert {f.claim for f in run.claims.findings} >= {"outliers", "bulk of Hess"}
-    assert run.claims.seconds == {}
+    assert set(run.claims) == {3}
+    assert {f.claim for f in run.claims[3].findings} >= {"outliers", "bulk of Hess"}
+    assert run.claims[3].seconds == {}
 
 
 def test_threads_are_put_back(whole: Path) -> None:
