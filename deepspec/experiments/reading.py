@@ -154,10 +154,9 @@ def _table(kind: type, name: str, entries: Mapping[str, Any]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     _only(f"[{name}]", entries, fields)
     chosen: dict[str, Any] = {}
-    value: Any
-    for key, value in entries.items():
+    for key, given in entries.items():
         default = getattr(kind, key)
-        value = tuple(value) if isinstance(value, list) else value
+        value = tuple(given) if isinstance(given, list) else given
         wanted: tuple[type, ...] = (type(default),)
         if default is None:
             wanted = (int, type(None))
@@ -166,10 +165,8 @@ def _table(kind: type, name: str, entries: Mapping[str, Any]) -> Any:
         elif key == "snapshots":
             wanted = (str, tuple)
         if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            raise ValueError(
-                f"expected {key} in [{name}] to be like {default!r}, got {entries[key]!r}"
-            )
-        chosen[key] = float(value) if isinstance(default, float) else value
+            raise ValueError(f"expected {key} in [{name}] to be like {default!r}, got {given!r}")
+        chosen[key] = float(given) if isinstance(default, float) else value
     return kind(**chosen)
 
 

@@ -157,7 +157,7 @@ def problem_of(model: torch.nn.Module, data: Any, device: str = "cpu") -> Proble
 
 def timeless(split: SplitAttribution) -> SplitAttribution:
     """Without what it took: that differs from run to run."""
-    return dataclasses.replace(split, seconds={})
+    return dataclasses.replace(split, seconds_by_stage={})
 
 
 def _put(place: Path, result: Any) -> None:

@@ -171,7 +171,7 @@ def test_the_papers_claims_where_they_are_asked_for(tmp_path: Path) -> None:
     (run,) = Sweep(tmp_path).runs
     assert set(run.claims) == {3}
     assert {f.claim for f in run.claims[3].findings} >= {"outliers", "bulk of Hess"}
-    assert run.claims[3].seconds == {}
+    assert run.claims[3].seconds_by_stage == {}
 
 
 def test_threads_are_put_back(whole: Path) -> None:
