@@ -9,7 +9,7 @@ from typing import Any
 
 from deepspec.experiments import Plan, Sweep, run_sweep
 from deepspec.experiments.reading import plan_of
-from deepspec.report.dynamics import Trajectory
+from deepspec.report.dynamics import History
 from validation._study import Profile
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
@@ -25,7 +25,7 @@ def swept(plan: Plan) -> Sweep:
 
 
 @cache
-def trajectories(profile: Profile) -> list[Trajectory]:
+def trajectories(profile: Profile) -> list[History]:
     """Perceptrons on MNIST-1D, and in full on the digits too, over epochs and n per class."""
     quick = profile == "quick"
     plan: dict[str, Any] = {
@@ -42,7 +42,7 @@ def trajectories(profile: Profile) -> list[Trajectory]:
         },
         "analysis": {"hessian": False, "steps": 40 if quick else 100},
     }
-    return [Trajectory.of(runs) for runs in swept(plan_of(plan)).groups().values()]
+    return [History.of(runs) for runs in swept(plan_of(plan)).groups().values()]
 
 
 @cache

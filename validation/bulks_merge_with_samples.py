@@ -30,7 +30,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="bulks-merge-with-samples",
     claim="At any epoch the bulks of G_cross and G_within draw closer with sample size",
-    source="[002] §6.2, [001] Fig. 7",
+    source="Papyan (2020) §6.2, Papyan (2018) Fig. 7",
     prediction="their distance (decades, between distribution functions) falls with log n",
     tolerance="slope below zero by two standard errors over seeds, after the last epoch",
     run=run,

@@ -31,7 +31,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="bulks-part-with-epochs",
     claim="At any sample size the bulks of G_cross and G_within part as training goes on",
-    source="[002] §6.2, [001] Fig. 7",
+    source="Papyan (2020) §6.2, Papyan (2018) Fig. 7",
     prediction="their distance (decades, between distribution functions) grows with log epoch",
     tolerance="slope above zero by two standard errors over seeds, at every n (MLP, train)",
     run=run,

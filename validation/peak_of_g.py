@@ -39,7 +39,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="peak-of-g",
     claim="G grows until the training error stops falling steeply, then falls",
-    source="[001] Figs. 6 and 10",
+    source="Papyan (2018) Figs. 6 and 10",
     prediction="tr G has its peak at the kink of the training error, and falls after it",
     tolerance="peak within a factor of 2 of the kink, and a fall by 2 or more, at every n",
     run=run,

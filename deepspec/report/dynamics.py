@@ -19,7 +19,7 @@ from deepspec.storage.results import Saved, new_folder, save_result
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class History:
     """The runs of one net on one data set, with what was measured, read once."""
 
     title: str
@@ -28,7 +28,7 @@ class Trajectory:
     errors: dict[tuple[int, int], Sequence[float]]
 
     @classmethod
-    def of(cls, runs: Sequence[Run]) -> Trajectory:
+    def of(cls, runs: Sequence[Run]) -> History:
         """Read what was measured of some runs that differ in n per class and seed."""
         keys = [(run.cell.per_class, run.seed) for run in runs]
         return cls(
@@ -68,7 +68,7 @@ class Trajectory:
         return self.moments[n, self.first_seed]
 
 
-def figures(trajectory: Trajectory) -> Iterator[tuple[str, Figure]]:
+def figures(trajectory: History) -> Iterator[tuple[str, Figure]]:
     """Every figure by the name of its file."""
     table, trends = trajectory.table, trajectory.trends
     yield "log-spectra", plots.log_spectra(table)
@@ -84,7 +84,7 @@ def figures(trajectory: Trajectory) -> Iterator[tuple[str, Figure]]:
         yield "maps", trend_plots.maps(moments, [f"epoch {m.epoch}" for m in moments])
 
 
-def error_figure(trajectory: Trajectory) -> Figure:
+def error_figure(trajectory: History) -> Figure:
     """Training errors with the peak of tr G and the kink of the error, of one seed."""
     seed, alone = trajectory.first_seed, trajectory.trends
     curves = {n: trajectory.errors[n, seed] for n in trajectory.sizes}
@@ -105,7 +105,7 @@ def write_dynamics(sweep: Sweep, out: str | Path, *, overwrite: bool = False) ->
     several = sweep.groups()
     with new_folder(Path(out), overwrite=overwrite) as place:
         for number, runs in enumerate(several.values(), start=1):
-            trajectory = Trajectory.of(runs)
+            trajectory = History.of(runs)
             found[trajectory.title] = trajectory.trends
             prefix = f"{number}-" if len(several) > 1 else ""
             for name, figure in figures(trajectory):

@@ -14,7 +14,7 @@ from deepspec.experiments.worker import problem_of
 from deepspec.krylov import Eigenpairs, SpectralDensity, spectral_density, top_eigenpairs
 from deepspec.operators import Hessian
 from deepspec.problem import Problem
-from deepspec.report.dynamics import Trajectory
+from deepspec.report.dynamics import History
 
 STEPS = 100
 
@@ -40,7 +40,7 @@ class Source:
     def __init__(
         self, sweep: Sweep, per_class: int | None = None, root: str | Path | None = None
     ) -> None:
-        self.trajectory = Trajectory.of(next(iter(sweep.groups().values())))
+        self.trajectory = History.of(next(iter(sweep.groups().values())))
         sizes = self.trajectory.sizes
         self.per_class = sizes[-1] if per_class is None else per_class
         if self.per_class not in sizes:

@@ -153,7 +153,7 @@ def test_dynamics_draws_and_measures(swept: Path, tmp_path: Path) -> None:
             app, ["dynamics", str(swept), "--out", str(out), "--overwrite", "--json"]
         ).stdout
     )
-    trends = report.Trajectory.of(Sweep(swept).runs).trends
+    trends = report.History.of(Sweep(swept).runs).trends
     (found,) = said["trends"].values()
     assert found["peak"]["3"]["mean"] == trends.peak[3].mean
     (loaded,) = report.Trended.load(out).trends.values()
@@ -167,7 +167,7 @@ def test_a_folder_that_is_no_sweep(tmp_path: Path) -> None:
 
 
 def test_without_hess_there_is_no_figure_of_it(swept: Path) -> None:
-    trajectory = report.Trajectory.of(Sweep(swept).runs)
+    trajectory = report.History.of(Sweep(swept).runs)
     from dataclasses import replace
 
     from deepspec.report.plots import dynamics, trends

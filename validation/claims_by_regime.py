@@ -74,7 +74,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="regime-map",
     claim="The bulk of Hess comes from E where there are many more parameters than nC",
-    source="[000] §1, [002] §5.1, whose nets have p/(nC) of 50 to 200,000",
+    source="Papyan (2019) §1, Papyan (2020) §5.1, whose nets have p/(nC) of 50 to 200,000",
     prediction="the share of the bulk's energy that goes with E grows with p/(nC)",
     tolerance="rank correlation above 0.5 over widths and sample sizes (MLP, train)",
     run=run,
