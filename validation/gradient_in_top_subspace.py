@@ -79,7 +79,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="gradient-in-top-subspace",
     claim="Gradients live in the subspace of the top C eigenvectors of the Hessian",
-    source="Gur-Ari et al. (2018), as cited in Papyan (2019) §1; Song, Ahn, Yun (2025): batches only",
+    source="Gur-Ari et al. (2018), cited in Papyan (2019) §1; Song, Ahn, Yun (2025): batches only",
     prediction="most of the gradient's square lies there, of all data and of a batch of 32",
     tolerance=(
         "more than half, mean over seeds, in each case: all data or a batch, after 3 epochs or "

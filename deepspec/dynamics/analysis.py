@@ -35,6 +35,7 @@ from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.krylov import top_eigenpairs
 from deepspec.operators import Hessian, Residual, SymmetricOperator
 from deepspec.problem import Problem
+from deepspec.seeds import Seed, whole_seed
 
 PROBES = 24
 LEVELS: dict[str, type[MeanPart]] = {
@@ -61,7 +62,7 @@ def analyse(
     hessian: bool = True,
     steps: int = 60,
     exact_up_to: int = 1500,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> SnapshotSpectra:
     """Measure a net as it is.
 
@@ -95,10 +96,10 @@ def analyse(
     if steps < 2:
         raise ValueError(f"expected at least 2 Lanczos steps, got {steps}")
     measured = measure(
-        gradients(problem), Settings(seed=seed, steps=steps, exact_up_to=exact_up_to)
+        gradients(problem), Settings(seed=whole_seed(seed), steps=steps, exact_up_to=exact_up_to)
     )
     cells, means = measured.array.cells, measured.means
-    whole = total_trace(measured.operator, seed).value
+    whole = total_trace(measured.operator, settings.seed).value
     values = {part: _values(measured, part) for part in (BetweenClass, CrossClass, OwnClass)}
     by_class = _within_traces(measured)
     within = _within(measured)
@@ -250,4 +251,5 @@ def _map(measured: Measurement) -> MeansMap | None:
         return None
     weights = cells.weights[cells.occupied]
     root = weights.sqrt()
-    return MeansMap(cells.places.tolist(), (means.gram / root[:, None] / root).cpu(), weights.cpu())
+    gram = (means.gram / root[:, None] / root).cpu()
+    return MeansMap(cells=cells.places.tolist(), gram=gram, weights=weights.cpu())

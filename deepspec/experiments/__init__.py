@@ -1,9 +1,11 @@
 """The papers' experiments: grids of trainings, on one core or a cluster, and their analysis.
 
-Truth is on disk. :mod:`plan` says what is to be done (:mod:`reading` takes it from TOML),
-:mod:`store` what is done, :mod:`worker` does
-one piece of it, :mod:`sweep` drives, :mod:`cluster` is the one file that knows Dask, and
-:mod:`collect` reads what was found.
+Truth is on disk: a folder a run, so that anything may be killed and the same call goes on.
+
+- ``plan.py``, ``reading.py``: what is to be done, and how TOML says it.
+- ``store.py``: what is done. ``worker.py``: one piece of work. ``sweep.py``: the driver.
+- ``cluster.py``: where pieces run; the one file that knows Dask.
+- ``collect.py``: what was found, read back. ``plans/``: plans that ship.
 """
 
 from deepspec.experiments.collect import Run, Sweep

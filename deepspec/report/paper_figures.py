@@ -240,7 +240,7 @@ def _synthetic(_: Source) -> Drawn:
         exact = torch.linalg.eigvalsh(matrix)
         density = spectral_density(MatrixOperator(matrix), STEPS, 10, seed=0)
         below = torch.searchsorted(exact, density.grid, right=True).double() / len(exact)
-        worst = max(worst, float((density.cumulative - below).abs().max()))
+        worst = max(worst, float((density.cumulative() - below).abs().max()))
         cases.append((title, exact, density, logarithmic))
     return Drawn(
         figure=methods.verification(cases),

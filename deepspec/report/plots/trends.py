@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 
 from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
 from deepspec.dynamics.trends import OverSeeds, Trajectories, Trends
-from deepspec.report.plots.means_map import distances, embed
+from deepspec.report.plots.maps import distances, embed
 from deepspec.report.plots.style import GREY, MARKERS, PALETTE, grey_grid, new_figure, styled
+from deepspec.seeds import Seed
 
 LINES = ("-", "--", "-.", ":")
 
@@ -106,7 +107,7 @@ def _curve(
 
 
 @styled
-def maps(moments: Sequence[SnapshotSpectra], titles: Sequence[str], seed: int = 0) -> Figure:
+def maps(moments: Sequence[SnapshotSpectra], titles: Sequence[str], seed: Seed = 0) -> Figure:
     """Maps of the mean gradients, coloured by c' above and by c below (Papyan 2019, Figs. 3–5).
 
     What each explains of them, of itself, is the number over its panel.
