@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from bench.engine import nets
 from bench.timing import paired
-from deepspec import BlockDiagonal, Layers, MatrixOperator, Problem, top_eigenpairs
+from deepspec import Layers, Problem, top_eigenpairs
 from deepspec.layerwise import Layer
 from deepspec.layerwise.sides import weighted_errors, with_ones
+from deepspec.operators import BlockDiagonal, MatrixOperator
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import mlp
 
