@@ -226,6 +226,28 @@ class Layer:
         """
         return mean_products(self)
 
+    def gradient_trace(self) -> float:
+        """tr G^l = Σ w_{i,c'} ‖g_{i,c'}‖² of the layer's share, without any spectrum."""
+        total = 0.0
+        for batch in self.batches():
+            inputs = batch.inputs.double().unflatten(2, (self.groups, -1))
+            errors = batch.errors.double().unflatten(3, (self.groups, -1))
+            if inputs.shape[1] == 1:
+                lengths = inputs.square().sum(dim=3)[:, 0] * self.weight_in_theta
+                lengths = lengths + float(self.bias_in_theta)
+                norms = (errors.square().sum(dim=4)[:, :, 0] * lengths[:, None]).sum(dim=2)
+            else:
+                norms = errors.sum(dim=2).square().sum(dim=(2, 3)) * self.bias_in_theta
+                if self.weight_in_theta:
+                    norms = norms + torch.stack(
+                        [
+                            torch.einsum("ctgo,tgi->cgoi", delta, h).square().sum(dim=(1, 2, 3))
+                            for delta, h in zip(errors, inputs, strict=True)
+                        ]
+                    )
+            total += float((batch.weights * norms).sum())
+        return total
+
     def neural_collapse(self) -> dict[str, float]:
         """NC1–NC4 of the layer's inputs (Papyan, Han, Donoho 2020), averaged over positions.
 
@@ -304,8 +326,8 @@ class Layer:
 
     @property
     def groups(self) -> int:
-        """Groups of channels that do not mix: of a convolution, or all of a normalisation's."""
-        return int(getattr(self._found.formula, "groups", 1))
+        """Groups of channels that do not mix: of a convolution, or every normalised channel."""
+        return self.width_in if self.normalizes else int(getattr(self._found.formula, "groups", 1))
 
     @cached_property
     def matrix(self) -> Float[Tensor, "o i"]:
