@@ -9,7 +9,7 @@ from pathlib import Path
 from deepspec.attribution.gauss_newton_side import NothingThere
 from deepspec.attribution.split import SplitAttribution
 from deepspec.class_structure.array import ClassArray
-from deepspec.layerwise import Layer, Layers, MeanProducts
+from deepspec.layerwise import Layer, Layers, MeanProducts, NeuralCollapse
 
 #: The arrays of a layer, in the order of tables.
 ARRAYS = ("features", "errors", "gradients")
@@ -28,7 +28,7 @@ class LayerAttribution:
         H, Δ and G^l taken apart, with knockouts, nulls and verdicts; ``None`` where all vectors
         are zero.
     neural_collapse
-        NC1–NC4 of its inputs; empty with fewer than two classes.
+        NC1–NC4 of its inputs; ``None`` with fewer than two classes.
     mean_products
         How well h_c ⊗ δ_{c,c'} gives the mean gradients; ``None`` without a weight matrix.
     notes
@@ -43,7 +43,7 @@ class LayerAttribution:
     features: SplitAttribution | None
     errors: SplitAttribution | None
     gradients: SplitAttribution | None
-    neural_collapse: dict[str, float]
+    neural_collapse: NeuralCollapse | None
     mean_products: MeanProducts | None
     notes: tuple[str, ...]
 
@@ -83,7 +83,7 @@ def _attribute_layer(layer: Layer, split: Split, folder: Path | None) -> LayerAt
         features=splits["features"],
         errors=splits["errors"],
         gradients=splits["gradients"],
-        neural_collapse=layer.neural_collapse() if several else {},
+        neural_collapse=layer.neural_collapse() if several else None,
         mean_products=layer.mean_products() if layer.has_matrix else None,
         notes=tuple(notes),
     )

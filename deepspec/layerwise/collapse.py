@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from deepspec.storage.display import Result
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class NeuralCollapse(Result):
+    """Five measures of how far features are from a simplex of class means; all fall to zero.
+
+    With μ_c the class means, μ_G the mean of those, M = (μ_c − μ_G)_c:
+
+    Attributes
+    ----------
+    nc1
+        tr(Σ_W Σ_B⁺)/C: scatter within classes against scatter between them.
+    nc2_norms
+        The standard deviation of ‖μ_c − μ_G‖ over its mean.
+    nc2_angles
+        The mean of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'.
+    nc3
+        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means.
+    nc4
+        The share of samples that the classifier puts elsewhere than the nearest mean does.
+    """
+
+    nc1: float
+    nc2_norms: float
+    nc2_angles: float
+    nc3: float
+    nc4: float
 
 
 def neural_collapse(
@@ -14,18 +44,11 @@ def neural_collapse(
     labels: Int[Tensor, " n"],
     weight: Float[Tensor, "C d"],
     bias: Float[Tensor, " C"] | None = None,
-) -> dict[str, float]:
-    """How far features and classifier are from a simplex of classes; all five fall to zero.
+) -> NeuralCollapse:
+    """How far features and classifier are from a simplex of classes (Papyan, Han, Donoho 2020).
 
-    With μ_c the class means, μ_G the mean of those, M = (μ_c − μ_G)_c:
-
-    - ``nc1``: tr(Σ_W Σ_B⁺)/C, scatter within classes against scatter between them
-    - ``nc2_norms``: standard deviation of ‖μ_c − μ_G‖ over its mean
-    - ``nc2_angles``: mean |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'
-    - ``nc3``: ‖W/‖W‖ − M/‖M‖‖², rows of the classifier against means
-    - ``nc4``: the share of samples that the classifier puts elsewhere than the nearest mean does
-
-    Classes without samples are left out.
+    Five numbers that fall to zero; :class:`NeuralCollapse` says which. Classes without samples
+    are left out.
 
     Raises
     ------
@@ -34,7 +57,7 @@ def neural_collapse(
 
     >>> eye = torch.eye(3, dtype=torch.float64)
     >>> measured = neural_collapse(eye, torch.arange(3), 3 * eye - 1)
-    >>> [round(value, 9) + 0.0 for value in measured.values()]
+    >>> [round(value, 9) + 0.0 for value in vars(measured).values()]
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
     features, weight = features.detach().double(), weight.detach().double()
@@ -43,11 +66,11 @@ def neural_collapse(
     gap = rows / rows.norm() - means.centred / means.centred.norm()
     shift = 0 if bias is None else bias.detach().double()[means.present]
     chosen = means.present[(features @ rows.T + shift).argmax(dim=1)]
-    return {
+    return NeuralCollapse(
         **_variability_and_simplex(features, means),
-        "nc3": float(gap.square().sum()),
-        "nc4": _elsewhere(features, means, chosen),
-    }
+        nc3=float(gap.square().sum()),
+        nc4=_elsewhere(features, means, chosen),
+    )
 
 
 def neural_collapse_inside(
@@ -55,7 +78,7 @@ def neural_collapse_inside(
     labels: Int[Tensor, " n"],
     weight: Float[Tensor, "o d"] | None,
     chosen: Int[Tensor, " n"],
-) -> dict[str, float]:
+) -> NeuralCollapse:
     """The same of a hidden layer, whose weight has no row for each class.
 
     ``nc1`` and ``nc2`` are as in :func:`neural_collapse`, and
@@ -73,7 +96,7 @@ def neural_collapse_inside(
 
     >>> eye = torch.eye(3, dtype=torch.float64)
     >>> found = neural_collapse_inside(eye, torch.arange(3), 3 * eye - 1, torch.arange(3))
-    >>> [round(value, 9) + 0.0 for value in found.values()]
+    >>> [round(value, 9) + 0.0 for value in vars(found).values()]
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
     features = features.detach().double()
@@ -85,11 +108,11 @@ def neural_collapse_inside(
         _, _, turn = torch.linalg.svd(weight.detach().double(), full_matrices=False)
         cosines = span @ turn[: len(span)].T
         nc3 = 1.0 - float(cosines.square().sum()) / len(span) if len(span) else nc3
-    return {
+    return NeuralCollapse(
         **_variability_and_simplex(features, means),
-        "nc3": nc3,
-        "nc4": _elsewhere(features, means, chosen),
-    }
+        nc3=nc3,
+        nc4=_elsewhere(features, means, chosen),
+    )
 
 
 class _Means(NamedTuple):

@@ -17,7 +17,7 @@ from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layerwise.arrays import error_array, feature_array
 from deepspec.layerwise.cfac import ClassKronecker, cfac
-from deepspec.layerwise.collapse import neural_collapse, neural_collapse_inside
+from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse, neural_collapse_inside
 from deepspec.layerwise.finding import find_layers
 from deepspec.layerwise.kfac import ekfac, kfac
 from deepspec.layerwise.kfoc import kfoc
@@ -248,7 +248,7 @@ class Layer:
             total += float((batch.weights * norms).sum())
         return total
 
-    def neural_collapse(self) -> dict[str, float]:
+    def neural_collapse(self) -> NeuralCollapse:
         """NC1–NC4 of the layer's inputs (Papyan, Han, Donoho 2020), averaged over positions.
 
         For the layer that makes the logits ``nc3`` and ``nc4`` are the paper's; for hidden layers

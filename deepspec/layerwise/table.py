@@ -77,7 +77,7 @@ def layer_measures(layer: Layer) -> dict[str, float]:
         found["KFAC"] = layer_agreement(layer, layer.kfac(bias=bias)).log_ratio_top
         found["CFAC"] = layer_agreement(layer, layer.cfac(bias=bias)).log_ratio_top
     if int((layer.problem.class_counts > 0).sum()) > 1:
-        found |= layer.neural_collapse()
+        found |= vars(layer.neural_collapse())
     return {name: found.get(name, math.nan) for name in MEASURES}
 
 

@@ -85,7 +85,7 @@ def test_measures_by_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["CFAC"] == pytest.approx(
         float((descending(layer.cfac(bias=True).to_dense()) / descending(G))[:C].log().abs().mean())
     )
-    assert found["nc1"] == layer.neural_collapse()["nc1"]
+    assert found["nc1"] == layer.neural_collapse().nc1
     # From products instead of the Gram matrix.
     monkeypatch.setattr(table, "FORMED_UP_TO", 3)
     other = layer_measures(Layers(problem)[1])
