@@ -65,7 +65,15 @@ def _followed(model: nn.Module, profile: Profile, seed: int, *, image: bool) -> 
     split = digits(5 if profile == "quick" else 20, seed=seed, image=image)
     kept = (0, 10, EPOCHS) if profile == "quick" else (0, 1, 3, 10, 30, EPOCHS)
     with tempfile.TemporaryDirectory() as place:
-        train(model, *split.train, epochs=EPOCHS, seed=seed, folder=place, snapshots=kept)
+        train(
+            model,
+            *split.train,
+            epochs=EPOCHS,
+            batch_size=32,
+            seed=seed,
+            folder=place,
+            snapshots=kept,
+        )
         snapshots = Snapshots(Path(place) / SNAPSHOTS, model)
         return trajectory(snapshots, partial(_measured, data=split.train, seed=seed))
 

@@ -179,7 +179,7 @@ def curvature_agreement(
     for layer in layers:
         exact = exact_block(layer.gradients, count, C)
         own = dict.fromkeys(kinds, exact)
-        if _is_matrix(layer):
+        if layer.has_matrix:
             for kind in kinds:
                 K = APPROXIMATIONS[kind](layer, layer.bias_in_theta)
                 own[kind] = approximate_block(layer, K, count, C)
@@ -231,10 +231,6 @@ def layer_agreement(layer: Layer, K: Curvature) -> Agreement:
     C = layer.problem.num_classes
     exact = exact_block(layer.gradients, C + C * C, C)
     return _compared(exact, [approximate_block(layer, K, C + C * C, C)], [exact], C)
-
-
-def _is_matrix(layer: Layer) -> bool:
-    return layer.weight_in_theta and layer.groups == 1 and not layer.normalizes
 
 
 def _whole(layers: Layers, blocks: dict[str, list[Block]], count: int) -> BlockAgreement:

@@ -119,11 +119,11 @@ def matrix_places(layer: Layer, bias: bool) -> Int[Tensor, " p"]:
     """
     space = layer.own.space
     places = space.unflatten(torch.arange(space.size, device=layer.problem.device))
-    named = {name.rpartition(".")[2]: part for name, part in places.items()}
-    matrix = layer.as_matrix(named["weight"])
-    return (
-        torch.cat([matrix, named["bias"][:, None]], dim=1).flatten() if bias else matrix.flatten()
-    )
+    # As attention's in_proj_weight is named, too.
+    named = {name.endswith("bias"): part for name, part in places.items()}
+    matrix = layer.as_matrix(named[False])
+    columns = [matrix, named[True][:, None]] if bias else [matrix]
+    return torch.cat(columns, dim=1).flatten()
 
 
 def in_whole(layer: Layer, columns: Float[Tensor, "p k"]) -> Float[Tensor, "q k"]:

@@ -182,7 +182,9 @@ class Records:
         inputs = formula.arrange(found.observed).transpose(1, 2).flatten(2)
         logits = formula.errors(found.deltas).transpose(2, 3).flatten(3)
         probabilities = problem.probabilities[found.rows]
-        errors = mean_minus_each(probabilities, logits.flatten(2).double()).view(logits.shape)
+        # Differences of two logits' derivatives round once, so that this precision is enough.
+        likely = probabilities.to(problem.dtype)
+        errors = mean_minus_each(likely, logits.flatten(2)).view(logits.shape)
         padding = formula.padding(found.observed)
         counted = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device)
         if padding is not None:
@@ -192,7 +194,7 @@ class Records:
         return LayerBatch(
             rows=found.rows,
             inputs=inputs,
-            errors=errors.to(problem.dtype),
+            errors=errors,
             weights=probabilities / problem.num_samples,
             labels=problem.labels[found.rows],
             counted=counted,

@@ -49,6 +49,14 @@ class Factor(ABC):
         """All eigenvalues that may differ from zero, descending, and their vectors; float64."""
         return self._eigenpairs()
 
+    @cached_property
+    def eigenvalues(self) -> Float[Tensor, " r"]:
+        """The same without vectors, in a fraction of the time."""
+        return self.eigenpairs[0] if "eigenpairs" in vars(self) else self._eigenvalues()
+
+    @abstractmethod
+    def _eigenvalues(self) -> Float[Tensor, " r"]: ...
+
     @abstractmethod
     def _eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]: ...
 
@@ -89,6 +97,9 @@ class WholeFactor(Factor):
 
     def trace(self) -> float:
         return float(self.matrix.double().trace())
+
+    def _eigenvalues(self) -> Float[Tensor, " d"]:
+        return torch.linalg.eigvalsh(self.matrix.double()).flip(0)
 
     def _eigenpairs(self) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
         values, vectors = torch.linalg.eigh(self.matrix.double())
@@ -135,6 +146,11 @@ class ThinFactor(Factor):
     def trace(self) -> float:
         return float(self.rows.double().square().sum())
 
+    def _eigenvalues(self) -> Float[Tensor, " r"]:
+        rows = self.rows.double()
+        values = torch.linalg.eigvalsh(rows @ rows.T).flip(0).clamp_min(0.0)
+        return values[: self.size]  # beyond it all are zero
+
     def _eigenpairs(self) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
         left, singular, _ = torch.linalg.svd(self.rows.double().T, full_matrices=False)
         return singular.square(), left
@@ -168,7 +184,7 @@ class MomentSum:
         """Take a batch of rows."""
         self._rows.append(rows.detach())
         if self._matrix is not None or 2 * sum(map(len, self._rows)) > self.size:
-            gathered = torch.cat(self._rows)
+            gathered = self._rows[0] if len(self._rows) == 1 else torch.cat(self._rows)
             found = gathered.T @ gathered
             self._matrix = found if self._matrix is None else self._matrix.add_(found)
             self._rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -130,7 +131,7 @@ class KroneckerProduct(KroneckerSum):
         For k of them no more than about k log k products are formed.
         """
         wanted = self.size if k is None else min(check_count(k), self.size)
-        lefts, rights = self.left.eigenpairs[0], self.right.eigenpairs[0]
+        lefts, rights = self.left.eigenvalues, self.right.eigenvalues
         values = top_products(lefts, rights, wanted)[0]
         # A thin factor leaves out zeros.
         missing = min(self.size - len(lefts) * len(rights), wanted)
@@ -257,17 +258,18 @@ def top_products(
     (tensor([12.,  6.,  4.]), tensor([0, 1, 0]), tensor([0, 0, 1]))
     """
     k = min(k, len(left) * len(right))
-    pairs = []
-    for flipped in (False, True):
-        places = [_not_negative(list_, flipped) for list_ in (left, right)]
-        rows, columns = _under_hyperbola(len(places[0]), len(places[1]), k, left.device)
-        pairs.append((places[0][rows], places[1][columns]))
-    rows, columns = (torch.cat(side) for side in zip(*pairs, strict=True))
-    if len(rows) < k:
-        rows, columns = torch.ones(len(left), len(right), device=left.device).nonzero().unbind(1)
-    values, order = (left[rows] * right[columns]).sort(descending=True, stable=True)
-    order = order[:k]
-    return values[:k], rows[order], columns[order]
+    if k * (1 + math.log(max(k, 1))) < len(left) * len(right):
+        pairs = []
+        for flipped in (False, True):
+            places = [_not_negative(list_, flipped) for list_ in (left, right)]
+            rows, columns = _under_hyperbola(len(places[0]), len(places[1]), k, left.device)
+            pairs.append((places[0][rows], places[1][columns]))
+        rows, columns = (torch.cat(side) for side in zip(*pairs, strict=True))
+        if len(rows) >= k:
+            values, order = (left[rows] * right[columns]).sort(descending=True, stable=True)
+            return values[:k], rows[order[:k]], columns[order[:k]]
+    values, order = (left[:, None] * right).flatten().sort(descending=True, stable=True)
+    return values[:k], order[:k] // len(right), order[:k] % len(right)
 
 
 def _not_negative(values: Float[Tensor, " r"], flipped: bool) -> Int[Tensor, " q"]:

@@ -29,6 +29,7 @@ FACTORS = {
     "indefinite": (WholeFactor(symmetric(3, 1)), WholeFactor(symmetric(5, 2))),
     "thin right": (WholeFactor(symmetric(3, 1)), ThinFactor(normal(2, 5))),
     "thin left": (ThinFactor(normal(2, 4)), WholeFactor(symmetric(3, 2))),
+    "more rows than columns": (ThinFactor(normal(5, 2)), WholeFactor(symmetric(2, 3))),
     "thin both": (ThinFactor(normal(2, 4)), ThinFactor(normal(3, 5, seed=5))),
     "one by one": (WholeFactor(symmetric(1, 1)), ThinFactor(normal(1, 3))),
 }
@@ -65,6 +66,14 @@ def test_factors_multiply_from_both_sides(name: str) -> None:
         for other in (WholeFactor(symmetric(factor.size, 8)), ThinFactor(normal(2, factor.size))):
             expected = float((M * other.dense()).sum())
             assert abs(factor.inner(other) - expected) < 1e-12 * float(M.norm())
+
+
+def test_a_factors_eigenvalues_come_with_or_without_vectors() -> None:
+    for make in (lambda: WholeFactor(symmetric(4, 1)), lambda: ThinFactor(normal(2, 5))):
+        alone, both = make(), make()
+        values = both.eigenpairs[0]
+        assert torch.equal(both.eigenvalues, values)
+        assert float((alone.eigenvalues - values).abs().max()) < 1e-13 * float(values[0])
 
 
 def test_a_sum_is_a_sum_of_krons() -> None:
