@@ -115,6 +115,20 @@ def neural_collapse_inside(
     )
 
 
+def makes(
+    logits: Float[Tensor, "n C"],
+    features: Float[Tensor, "n d"],
+    weight: Float[Tensor, "o d"],
+    bias: Float[Tensor, " o"] | None,
+) -> bool:
+    """Whether a layer is the classifier: the logits are what it makes of its features."""
+    if len(weight) != logits.shape[1]:
+        return False
+    found = features @ weight.T + (0 if bias is None else bias)
+    close = torch.finfo(features.dtype).eps ** 0.5 * float(logits.abs().max())
+    return float((found - logits).abs().max()) <= close
+
+
 class _Means(NamedTuple):
     """Class means of the classes that have samples; ``place`` is each sample's among them."""
 

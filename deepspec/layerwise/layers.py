@@ -17,7 +17,12 @@ from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layerwise.arrays import error_array, feature_array
 from deepspec.layerwise.cfac import ClassKronecker, cfac
-from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse, neural_collapse_inside
+from deepspec.layerwise.collapse import (
+    NeuralCollapse,
+    makes,
+    neural_collapse,
+    neural_collapse_inside,
+)
 from deepspec.layerwise.finding import find_layers
 from deepspec.layerwise.kfac import ekfac, kfac
 from deepspec.layerwise.kfoc import kfoc
@@ -226,28 +231,6 @@ class Layer:
         """
         return mean_products(self)
 
-    def gradient_trace(self) -> float:
-        """tr G^l = Σ w_{i,c'} ‖g_{i,c'}‖² of the layer's share, without any spectrum."""
-        total = 0.0
-        for batch in self.batches():
-            inputs = batch.inputs.double().unflatten(2, (self.groups, -1))
-            errors = batch.errors.double().unflatten(3, (self.groups, -1))
-            if inputs.shape[1] == 1:
-                lengths = inputs.square().sum(dim=3)[:, 0] * self.weight_in_theta
-                lengths = lengths + float(self.bias_in_theta)
-                norms = (errors.square().sum(dim=4)[:, :, 0] * lengths[:, None]).sum(dim=2)
-            else:
-                norms = errors.sum(dim=2).square().sum(dim=(2, 3)) * self.bias_in_theta
-                if self.weight_in_theta:
-                    norms = norms + torch.stack(
-                        [
-                            torch.einsum("ctgo,tgi->cgoi", delta, h).square().sum(dim=(1, 2, 3))
-                            for delta, h in zip(errors, inputs, strict=True)
-                        ]
-                    )
-            total += float((batch.weights * norms).sum())
-        return total
-
     def neural_collapse(self) -> NeuralCollapse:
         """NC1–NC4 of the layer's inputs (Papyan, Han, Donoho 2020), averaged over positions.
 
@@ -264,15 +247,10 @@ class Layer:
         weight, bias = self._tensor("weight"), self._tensor("bias")
         if weight is not None:
             weight = self._found.formula.matrix(weight)
-        if weight is not None and self.width_out == problem.num_classes:
-            logits = features @ weight.T + (0 if bias is None else bias)
-            close = torch.finfo(problem.dtype).eps ** 0.5 * float(problem.logits.abs().max())
-            if float((logits - problem.logits).abs().max()) <= close:
-                return neural_collapse(features, problem.labels, weight, bias)
+        if weight is not None and makes(problem.logits, features, weight, bias):
+            return neural_collapse(features, problem.labels, weight, bias)
         chosen = problem.logits.argmax(dim=1)
         return neural_collapse_inside(features, problem.labels, weight, chosen)
-
-    # ---- approximations of G^l ----------------------------------------------------------------
 
     def kfac(self, bias: bool = False) -> KroneckerProduct:
         """Δ ⊗ H on the weight, flattened row by row; see :func:`deepspec.layerwise.kfac.kfac`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,7 +63,7 @@ def layer_measures(layer: Layer) -> dict[str, float]:
     C = layer.problem.num_classes
     found = {f"H {name}": value for name, value in _of_array(layer.features, C).items()}
     found |= {f"Δ {name}": value for name, value in _of_array(layer.errors, C).items()}
-    found["tr G"] = layer.gradient_trace()
+    found["tr G"] = gradient_trace(layer)
     small = layer.gradients.rows.size <= FORMED_UP_TO
     if small:
         top = layer.gradients.eigenvalues()
@@ -79,6 +80,29 @@ def layer_measures(layer: Layer) -> dict[str, float]:
     if int((layer.problem.class_counts > 0).sum()) > 1:
         found |= vars(layer.neural_collapse())
     return {name: found.get(name, math.nan) for name in MEASURES}
+
+
+def gradient_trace(layer: Layer) -> float:
+    """tr G^l = Σ w_{i,c'} ‖g_{i,c'}‖² of the layer's share, without any spectrum."""
+    total = 0.0
+    for batch in layer.batches():
+        inputs = batch.inputs.double().unflatten(2, (layer.groups, -1))
+        errors = batch.errors.double().unflatten(3, (layer.groups, -1))
+        if inputs.shape[1] == 1:
+            lengths = inputs.square().sum(dim=3)[:, 0] * layer.weight_in_theta
+            lengths = lengths + float(layer.bias_in_theta)
+            norms = (errors.square().sum(dim=4)[:, :, 0] * lengths[:, None]).sum(dim=2)
+        else:
+            norms = errors.sum(dim=2).square().sum(dim=(2, 3)) * layer.bias_in_theta
+            if layer.weight_in_theta:
+                norms = norms + torch.stack(
+                    [
+                        torch.einsum("ctgo,tgi->cgoi", delta, h).square().sum(dim=(1, 2, 3))
+                        for delta, h in zip(errors, inputs, strict=True)
+                    ]
+                )
+        total += float((batch.weights * norms).sum())
+    return total
 
 
 def _of_array(array: ClassArray, C: int) -> dict[str, float]:

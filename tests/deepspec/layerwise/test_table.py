@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import deepspec.layerwise.table as table
 from deepspec import Layers
 from deepspec.cli import app
-from deepspec.layerwise.table import MEASURES, layer_measures
+from deepspec.layerwise.table import MEASURES, gradient_trace, layer_measures
 from tests.cases import CASES
 from tests.deepspec.class_structure.test_array import descending
 from tests.deepspec.layerwise import oracle
@@ -52,7 +52,7 @@ def test_the_trace_of_a_block_without_its_spectrum(name: str) -> None:
         problem = layered_problem(name, select=lambda n, _, only=only: n.endswith(only))
         for layer in Layers(problem):
             expected = layer.gradients.gram.trace()
-            assert layer.gradient_trace() == pytest.approx(expected, rel=1e-10), layer
+            assert gradient_trace(layer) == pytest.approx(expected, rel=1e-10), layer
 
 
 def test_measures_by_definition(monkeypatch: pytest.MonkeyPatch) -> None:
