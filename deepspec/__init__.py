@@ -12,7 +12,8 @@ Where to start::
 
 Results can be printed, drawn (``.plot()``), tabulated (``.to_frame()``), saved and loaded. What is
 not here is in the packages: ``operators`` (products and algebra), ``class_structure`` (arrays,
-parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``attribution`` (verdicts),
+parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``layerwise``
+(KFAC and its kin, neural collapse), ``attribution`` (verdicts),
 ``dynamics`` (snapshots, neural collapse), ``zoo`` (nets, data, training), ``report``.
 
 Papers that docstrings cite:
@@ -52,16 +53,12 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
-from deepspec.layerwise import CurvatureAgreement, Layer, Layers, curvature_agreement
+from deepspec.layerwise import Layers, curvature_agreement
 from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.operators import (
-    BlockDiagonal,
     ColumnSpace,
     GaussNewton,
     Hessian,
-    KroneckerBasis,
-    KroneckerProduct,
-    KroneckerSum,
     MatrixOperator,
     Residual,
     SymmetricOperator,
@@ -78,11 +75,9 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     "gradients",
     "ClassArray",
     "ClassStructure",
-    # The net layer by layer.
+    # Where they are made: layer by layer.
     "Layers",
-    "Layer",
     "curvature_agreement",
-    "CurvatureAgreement",
     # Matrices known by their products.
     "SymmetricOperator",
     "GaussNewton",
@@ -90,10 +85,6 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     "Residual",
     "MatrixOperator",
     "ColumnSpace",
-    "KroneckerProduct",
-    "KroneckerSum",
-    "KroneckerBasis",
-    "BlockDiagonal",
     # Spectra, exactly.
     "exact_spectrum",
     "ExactSpectrum",

@@ -27,6 +27,7 @@ from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
+from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.classifier.trees import move
@@ -124,15 +125,17 @@ class Problem:
     ) -> None:
         self._snapshot(model)
         self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
+        _, function = next(self.functions())
+        #: What the rounding of products is of: the dtype, or what the model casts to inside.
+        self.precision = lowest_precision(function)
         if verify:
-            require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
+            require_repeatable(self._labelled(), self.logits, self.labels, self.precision)
         self._memory_budget = memory_budget
         self.engine = self._new_engine()
         if verify:
             # Now, while no estimator holds vectors of its own.
-            _, function = next(self.functions())
-            explained(self.engine.forward_mode, "differentiated", function)
-            require_dependence(function for _, function in self.functions())
+            explained(self.engine.check, "differentiated", function)
+            require_dependence((function for _, function in self.functions()), self.precision)
 
     def _new_engine(self) -> Engine:
         return Engine(
@@ -143,6 +146,7 @@ class Problem:
             self.device,
             self._memory_budget,
             self._halve,
+            torch.finfo(self.precision).eps,
         )
 
     def _snapshot(self, model: nn.Module) -> None:
@@ -227,8 +231,9 @@ class Problem:
         rest = {k: v for k, v in self._parameters.items() if k not in other._parameters}
         other._constants = {**self._constants, **rest}
         other.engine = other._new_engine()
-        known = self.plan.get("forward mode")
-        other.engine.follow({} if known is None else {"forward mode": known})
+        # A route that is right for all of θ is right for a part of it.
+        if "forward mode" in self.plan:
+            other.engine.autotuner.plan["forward mode"] = self.plan["forward mode"]
         return other
 
     def _halve(self) -> bool:
@@ -243,7 +248,9 @@ class Problem:
     def plan(self) -> dict[str, str | int]:
         """How products are computed: choices made by measurement, for the manifest.
 
-        Assign a plan of the same problem to make the same choices again, bit for bit.
+        Assign a plan of the same net and data to make the same choices again, bit for bit. That
+        of another version of PyTorch is decided anew, with a warning; that of another net is a
+        ValueError.
         """
         return self.engine.autotuner.plan
 

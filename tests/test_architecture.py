@@ -46,6 +46,7 @@ ORDER = {
         "attribution",
         "dynamics",
         "zoo",
+        "experiments",
         "report",
         "explore",
         "cli",
@@ -158,3 +159,44 @@ def test_nothing_unpickles() -> None:
                 }:
                     options = {key.arg: ast.unparse(key.value) for key in node.keywords}
                     assert options.get("weights_only") == "True", path
+
+
+def test_one_file_knows_dask() -> None:
+    for package in ("ccm", "deepspec", "validation"):
+        for path in files(package):
+            roots = {name.split(".")[0] for name in imported(path)}
+            if path != ROOT / "deepspec" / "experiments" / "cluster.py":
+                assert not roots & {"dask", "distributed"}, path
+
+
+def bound(path: Path) -> set[str]:
+    """The names that a file's own lines give to functions, classes, values and imports."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            here = ".".join(path.relative_to(ROOT).parts[:-1])  # its own modules, by their names
+            if path.name != "__init__.py" or node.module != here:
+                names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
+
+
+@pytest.mark.parametrize("package", ["ccm", "deepspec", "validation", "bench"])
+def test_one_import_path_a_name(package: str) -> None:
+    """No public module defines its own name, and no package binds that of a module in it.
+
+    Either would hide the module: ``package.name`` is then the function, and ``import
+    package.name`` the module.
+    """
+    for path in files(package):
+        if path.name == "__init__.py":
+            inside = {p.stem for p in path.parent.glob("*.py")} | {
+                p.parent.name for p in path.parent.glob("*/__init__.py")
+            }
+            assert not bound(path) & inside, path
+        elif not path.stem.startswith("_"):
+            assert path.stem not in bound(path), path

@@ -66,7 +66,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="cfac-beats-kfac",
     claim="CFAC predicts the top C eigenvalues of G^l much better than KFAC does",
-    source="[002] §7.10–7.11, Figs. 11 and 12",
+    source="Papyan (2020) §7.10–7.11, Figs. 11 and 12",
     prediction=(
         "after training, at every layer of a perceptron, as in the paper; not with shuffled labels "
         "in place of classes; convolutions are reported beside it"

@@ -9,7 +9,7 @@ from deepspec.layerwise.agreement import (
 )
 from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse
 from deepspec.layerwise.layers import Layer, Layers
-from deepspec.layerwise.mean_products import MeanProducts
+from deepspec.layerwise.products_of_means import MeanProducts
 from deepspec.layerwise.weights import WeightKnockout
 
 __all__ = [

@@ -26,7 +26,7 @@ from deepspec.layerwise.collapse import (
 from deepspec.layerwise.finding import find_layers
 from deepspec.layerwise.kfac import ekfac, kfac
 from deepspec.layerwise.kfoc import kfoc
-from deepspec.layerwise.mean_products import MeanProducts, mean_products
+from deepspec.layerwise.products_of_means import MeanProducts, mean_products
 from deepspec.layerwise.records import LayerBatch, Mask, Records, Shared
 from deepspec.layerwise.weights import LayerWeight
 from deepspec.operators import KroneckerBasis, KroneckerProduct
@@ -251,6 +251,8 @@ class Layer:
             return neural_collapse(features, problem.labels, weight, bias)
         chosen = problem.logits.argmax(dim=1)
         return neural_collapse_inside(features, problem.labels, weight, chosen)
+
+    # ---- approximations of G^l ----------------------------------------------------------------
 
     def kfac(self, bias: bool = False) -> KroneckerProduct:
         """Δ ⊗ H on the weight, flattened row by row; see :func:`deepspec.layerwise.kfac.kfac`.

@@ -12,7 +12,7 @@ from deepspec.attribution import Attribution, attribute
 from deepspec.attribution.spectra import exact_spectrum_of
 from deepspec.report.html import write_report
 from deepspec.report.plots import figures
-from deepspec.report.plots.means_map import distances
+from deepspec.report.plots.maps import distances
 from deepspec.storage.results import new_folder, pack, unpack
 from tests.deepspec.attribution import planted
 
