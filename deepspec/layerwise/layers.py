@@ -16,7 +16,7 @@ from deepspec.class_structure.cells import Convention
 from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layerwise.arrays import error_array, feature_array
-from deepspec.layerwise.cfac import ClassKronecker, cfac
+from deepspec.layerwise.by_class import ClassKronecker, cfac
 from deepspec.layerwise.collapse import (
     NeuralCollapse,
     makes,
@@ -24,8 +24,8 @@ from deepspec.layerwise.collapse import (
     neural_collapse_inside,
 )
 from deepspec.layerwise.finding import find_layers
-from deepspec.layerwise.kfac import ekfac, kfac
-from deepspec.layerwise.kfoc import kfoc
+from deepspec.layerwise.nearest_product import kfoc
+from deepspec.layerwise.one_product import ekfac, kfac
 from deepspec.layerwise.products_of_means import MeanProducts, mean_products
 from deepspec.layerwise.records import LayerBatch, Mask, Records, Shared
 from deepspec.layerwise.weights import LayerWeight
@@ -255,9 +255,10 @@ class Layer:
     # ---- approximations of G^l ----------------------------------------------------------------
 
     def kfac(self, bias: bool = False) -> KroneckerProduct:
-        """Δ ⊗ H on the weight, flattened row by row; see :func:`deepspec.layerwise.kfac.kfac`.
+        """Δ ⊗ H on the weight, flattened row by row.
 
-        With ``bias`` on (out, in + 1), whose last column is the bias.
+        See :func:`deepspec.layerwise.one_product.kfac`. With ``bias`` on (out, in + 1),
+        whose last column is the bias.
 
         Raises
         ------
@@ -270,7 +271,7 @@ class Layer:
     def cfac(
         self, bias: bool = False, labels: Int[Tensor, " n"] | None = None, seed: int = 0
     ) -> ClassKronecker:
-        """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.cfac.cfac`.
+        """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.by_class.cfac`.
 
         Other ``labels`` make it a null: groups that are no classes.
         """
@@ -278,12 +279,12 @@ class Layer:
         return cfac(self.batches, self.shared, bias=bias, labels=labels, seed=seed)
 
     def ekfac(self, bias: bool = False) -> KroneckerBasis:
-        """The diagonal of G^l in KFAC's eigenbasis; see :func:`deepspec.layerwise.kfac.ekfac`."""
+        """G^l's diagonal in KFAC's eigenbasis: :func:`deepspec.layerwise.one_product.ekfac`."""
         self.require_kronecker(bias)
         return ekfac(self.batches, self.shared, bias=bias)
 
     def kfoc(self, bias: bool = False, seed: int = 0) -> KroneckerProduct:
-        """The Kronecker product nearest to G^l; see :func:`deepspec.layerwise.kfoc.kfoc`."""
+        """The product nearest to G^l: :func:`deepspec.layerwise.nearest_product.kfoc`."""
         self.require_kronecker(bias)
         return kfoc(self.batches, self.shared, bias=bias, seed=seed)
 

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepspec.layerwise import cfac as cfac_module
-from deepspec.layerwise import sides
-from deepspec.layerwise.cfac import cfac
-from deepspec.layerwise.kfac import diagonal_of_curvature, ekfac, kfac
-from deepspec.layerwise.kfoc import RearrangedSquare, kfoc
+from deepspec.layerwise import by_class, sides
+from deepspec.layerwise.by_class import cfac
+from deepspec.layerwise.nearest_product import RearrangedSquare, kfoc
+from deepspec.layerwise.one_product import diagonal_of_curvature, ekfac, kfac
 from deepspec.layerwise.records import Shared
 from deepspec.operators.factors import ThinFactor
 from tests.deepspec.layerwise.planted import PLANTED, Planted
@@ -162,7 +161,7 @@ def test_cfac_of_other_groups() -> None:
 def test_cfac_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = PLANTED["few samples"]
     expected = descending(dense_cfac(planted, "expand", True))
-    monkeypatch.setattr(cfac_module, "DENSE", 10)
+    monkeypatch.setattr(by_class, "DENSE", 10)
     F = cfac(planted.batches, bias=True, seed=3)
     values, vectors = F.eigenpairs(6)
     assert close(values, expected[:6], 1e-9)
@@ -200,7 +199,7 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
             found(lambda: iter(()))
     planted = PLANTED["vectors"]
     F = cfac(planted.batches)
-    for module in (sides, cfac_module):
+    for module in (sides, by_class):
         monkeypatch.setattr(module, "free_memory", lambda device: 100)
     with pytest.raises(MemoryError, match=r"1 pairs of factors of 4 and 4 rows.*a width of 2 wo"):
         kfac(planted.batches)

@@ -93,14 +93,13 @@ def cfac(
     """Σ_c (n_c/n) Δ_c ⊗ H_c: inputs and errors as if independent within each class only.
 
     Papyan (2020), Definition 7.2, with H_c the mean over class c of h hᵀ, and Δ_c that of
-    Σ_c' p_{i,c'} δ δᵀ, so that Σ_c (n_c/n) Δ_c = Δ of :func:`~deepspec.layerwise.kfac.kfac`. A
-    class without samples has no term; where each class has one sample, and one position, it is
-    G^l itself.
+    Σ_c' p_{i,c'} δ δᵀ, so that Σ_c (n_c/n) Δ_c = Δ, as KFAC has it. A class without samples has no
+    term; where each class has one sample, and one position, it is G^l itself.
 
     Parameters
     ----------
     batches, shared, bias
-        As in :func:`~deepspec.layerwise.kfac.kfac`. One pass; memory for two factors a class.
+        As in :func:`~deepspec.layerwise.one_product.kfac`. One pass, and two factors a class.
     labels
         Other groups in place of the classes, such as shuffled labels: a null.
     seed
