@@ -26,6 +26,7 @@ from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
+from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.classifier.trees import move
@@ -123,8 +124,11 @@ class Problem:
     ) -> None:
         self._snapshot(model)
         self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
+        _, function = next(self.functions())
+        #: What the rounding of products is of: the dtype, or what the model casts to inside.
+        self.precision = lowest_precision(function)
         if verify:
-            require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
+            require_repeatable(self._labelled(), self.logits, self.labels, self.precision)
         self.engine = Engine(
             self.functions,
             self.space,
@@ -133,12 +137,12 @@ class Problem:
             self.device,
             memory_budget,
             self._halve,
+            torch.finfo(self.precision).eps,
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            _, function = next(self.functions())
-            explained(self.engine.forward_mode, "differentiated", function)
-            require_dependence(function for _, function in self.functions())
+            explained(self.engine.check, "differentiated", function)
+            require_dependence((function for _, function in self.functions()), self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -197,7 +201,9 @@ class Problem:
     def plan(self) -> dict[str, str | int]:
         """How products are computed: choices made by measurement, for the manifest.
 
-        Assign a plan of the same problem to make the same choices again, bit for bit.
+        Assign a plan of the same net and data to make the same choices again, bit for bit. That
+        of another version of PyTorch is decided anew, with a warning; that of another net is a
+        ValueError.
         """
         return self.engine.autotuner.plan
 

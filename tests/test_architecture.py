@@ -46,6 +46,7 @@ ORDER = {
         "dynamics",
         "zoo",
         "report",
+        "explore",
         "cli",
     ],
 }
@@ -156,3 +157,34 @@ def test_nothing_unpickles() -> None:
                 }:
                     options = {key.arg: ast.unparse(key.value) for key in node.keywords}
                     assert options.get("weights_only") == "True", path
+
+
+def bound(path: Path) -> set[str]:
+    """The names that a file's own lines give to functions, classes, values and imports."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names
+
+
+@pytest.mark.parametrize("package", ["ccm", "deepspec", "validation", "bench"])
+def test_one_import_path_a_name(package: str) -> None:
+    """No public module defines its own name, and no package binds that of a module in it.
+
+    Either would hide the module: ``package.name`` is then the function, and ``import
+    package.name`` the module.
+    """
+    for path in files(package):
+        if path.name == "__init__.py":
+            inside = {p.stem for p in path.parent.glob("*.py")} | {
+                p.parent.name for p in path.parent.glob("*/__init__.py")
+            }
+            assert not bound(path) & inside, path
+        elif not path.stem.startswith("_"):
+            assert path.stem not in bound(path), path

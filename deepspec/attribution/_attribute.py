@@ -14,10 +14,10 @@ from rich.console import Console
 from deepspec.attribution.cost import Cost, estimate
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
-from deepspec.attribution.gauss_newton_side import GaussNewtonSide, gauss_newton_side
 from deepspec.attribution.hessian_claims import HessianSide, hessian_side
 from deepspec.attribution.measurement import Measurement, Settings, forms_gram, measure
 from deepspec.attribution.result import Attribution, versions
+from deepspec.attribution.side_of_g import GaussNewtonSide, gauss_newton_side
 from deepspec.attribution.split import SplitAttribution
 from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients

@@ -204,7 +204,8 @@ def _pairs_of_e(
     settings = measured.settings
     probe = torch.randn(problem.size, generator=stream(settings.seed, "size of E"))
     probe = probe.to(problem.device, problem.dtype)
-    rounding = 100 * torch.finfo(problem.dtype).eps * float((GaussNewton(problem) @ probe).norm())
+    size = float((GaussNewton(problem) @ probe).norm())
+    rounding = 100 * torch.finfo(problem.precision).eps * size
     if float((residual @ probe).norm()) <= rounding:
         nothing = probe.new_zeros(count)
         vectors = probe.new_zeros(problem.size, count)

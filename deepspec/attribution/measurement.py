@@ -17,7 +17,7 @@ from deepspec.class_structure.array import ClassArray, means_beyond_within
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
-from deepspec.class_structure.rows import SYMBOLS, RowsGram
+from deepspec.class_structure.rows import RowsGram, without
 from deepspec.krylov import Eigenpairs, top_eigenpairs
 from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
@@ -115,8 +115,7 @@ class Measurement:
 
     def label(self, name: str) -> str:
         """What is left without a part, as figures call it."""
-        symbol = self.array.rows.symbol
-        return f"{symbol} − {SYMBOLS[f'P_{name}'].replace('G', symbol)}"
+        return without(self.array.rows.symbol, name)
 
     @cached_property
     def located(self) -> Located | None:

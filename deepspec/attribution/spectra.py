@@ -111,7 +111,7 @@ def dense_spectrum(name: str, operator: SymmetricOperator, top: int) -> Spectrum
     """
     matrix = operator.to_dense().double()
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
-    rounding = operator.size * torch.finfo(operator.dtype).eps * float(values.abs().max())
+    rounding = operator.size * operator.epsilon * float(values.abs().max())
     values[values.abs() <= rounding] = 0.0  # of neither sign
     return replace(exact_spectrum_of(name, values, top), matvecs=operator.size)
 

@@ -15,6 +15,7 @@ from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.spectra import Spectrum
 from deepspec.attribution.verdicts import CLAIMS, Finding
+from deepspec.class_structure.rows import without
 from deepspec.class_structure.two_way import TwoWayLayout
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
@@ -124,6 +125,15 @@ class SplitAttribution(Result, Tabular, Drawable):
     def spectrum(self, name: str) -> Spectrum:
         """One spectrum of G or of a knockout, by its name."""
         return {spectrum.operator: spectrum for spectrum in self.spectra}[name]
+
+    @property
+    def whole(self) -> Spectrum:
+        """The spectrum that is taken apart: G's, or another second moment's."""
+        return self.spectra[0]
+
+    def left_without(self, part: str) -> Spectrum:
+        """What is left when one part is subtracted."""
+        return self.spectrum(without(self.whole.operator, part))
 
     @property
     def outliers(self) -> int:

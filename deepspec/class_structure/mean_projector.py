@@ -55,7 +55,7 @@ class MeansProjector(ProblemOperator, Projector):
         counted = (weights > 0) & (lengths > 0)
         scale = torch.where(counted, 1.0 / torch.where(counted, lengths, 1.0), 0.0)
         values, vectors = torch.linalg.eigh(scale[:, None] * plain_gram * scale)
-        level = 100 * len(scale) * torch.finfo(problem.dtype).eps
+        level = 100 * len(scale) * torch.finfo(problem.precision).eps
         keep = values > level * values.amax().clamp(min=torch.finfo(torch.float64).tiny)
         whitening = scale[:, None] * vectors[:, keep] / values[keep].sqrt()
         self.kernel = SpanKernel(columns, whitening)

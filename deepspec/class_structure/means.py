@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.class_structure.gram_of_means import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_columns import MeanColumns
-from deepspec.class_structure.mean_gram import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.operators import ClassStructure
 
@@ -74,7 +74,7 @@ class Means:
         values, vectors = torch.linalg.eigh(self.gram)
         values, vectors = values.flip(0), vectors.flip(1)
         problem = self.structure.problem
-        level = 10 * len(values) * torch.finfo(problem.dtype).eps * values[0].clamp(min=0.0)
+        level = 10 * len(values) * torch.finfo(problem.precision).eps * values[0].clamp(min=0.0)
         available = int((values > level).sum())
         if not 1 <= k <= available:
             raise ValueError(f"expected 1 to {available} eigenvectors (the rank), got {k}")

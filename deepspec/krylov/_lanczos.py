@@ -77,7 +77,7 @@ class Recurrence:
         beta = math.sqrt(square)
         self.alphas.append(alpha)
         self._scale = max(self._scale, abs(alpha), beta)
-        if beta <= 10 * torch.finfo(image.dtype).eps * self._scale:
+        if beta <= 10 * self.operator.epsilon * self._scale:
             beta = 0.0
             image = self._fresh_direction(count + 1)
         else:
@@ -244,7 +244,7 @@ def _unit(A: SymmetricOperator, start: Tensor) -> Tensor:
         length = inner(vector, vector) ** 0.5
         vector = A.restrict(vector)
         left = inner(vector, vector) ** 0.5
-        if left <= 100 * torch.finfo(A.dtype).eps * length:
+        if left <= 100 * A.epsilon * length:
             raise ValueError(
                 "expected a start with a part in what the compression left, got one in the range "
                 "that it removed; start from another vector, such as a random one"
@@ -271,7 +271,7 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint of an estimator's run on A."""
     configuration = {"estimator": estimator, **settings, **A.fingerprint()}
-    tolerance = 32 * torch.finfo(A.dtype).eps
+    tolerance = 32 * A.epsilon
     return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow)
 
 

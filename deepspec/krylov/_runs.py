@@ -143,7 +143,7 @@ def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: 
         dimension=dimension(A),
         low=min(float(early.ritz_values[0] - early.residual_bounds[0]), float(values.min())),
         high=max(float(early.ritz_values[-1] + early.residual_bounds[-1]), float(values.max())),
-        epsilon=torch.finfo(A.dtype).eps,
+        epsilon=A.epsilon,
         matvecs=sum(T.matvecs for T in runs),
         reorthogonalized=full,
     )

@@ -122,7 +122,7 @@ class Search:
         return residuals <= np.maximum(self.tol * np.abs(values), self._floor())
 
     def _floor(self) -> float:
-        return 10 * torch.finfo(self.space.rows.dtype).eps * self.space.scale
+        return 10 * self.space.operator.epsilon * self.space.scale
 
     def _verified(self, values: np.ndarray, order: np.ndarray) -> bool:
         """Whether the vector thrown in has been followed for long enough."""
@@ -187,7 +187,7 @@ class Search:
         )
 
     def _noise(self, norm: float) -> float:
-        return 100 * torch.finfo(self.space.rows.dtype).eps * norm * math.sqrt(self.k)
+        return 100 * self.space.operator.epsilon * norm * math.sqrt(self.k)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         saved, arrays = self.space.state()

@@ -202,7 +202,7 @@ class _Products:
             basis = torch.linalg.qr(self.probes.double()).Q
         else:
             left, sizes, _ = torch.linalg.svd(images, full_matrices=False)
-            kept = sizes > ROUNDING * torch.finfo(A.dtype).eps * sizes[0]
+            kept = sizes > ROUNDING * A.epsilon * sizes[0]
             complete = not bool(kept.all())
             if complete:
                 basis, dropped = left[:, kept], float(sizes[~kept][0])
@@ -266,7 +266,7 @@ class _Sketch:
         A.prepare(matvecs)
         found = taken.complete(store)
         basis, self.complete, self.dropped = found.rows.T, found.complete, found.dropped
-        self.rounding = ROUNDING * torch.finfo(A.dtype).eps
+        self.rounding = ROUNDING * A.epsilon
         self.images, self.basis_images = taken.scaled_images(), found.images.rows.T.double()
         self.directions = taken.probes.double() * math.sqrt(dimension(A))
         self.matvecs = count + basis.shape[1]

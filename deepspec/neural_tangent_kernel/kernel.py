@@ -165,7 +165,7 @@ def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
     pulled = problem.engine.vjp(r.view(shape))
     expected = problem.engine.jvp(pulled.contiguous()).flatten()
     found = (theta @ r.to(theta.dtype)).double()
-    tolerance = 10 * torch.finfo(theta.dtype).eps ** 0.5
+    tolerance = 10 * torch.finfo(problem.precision).eps ** 0.5
     return float((found - expected).norm()) <= tolerance * float(expected.norm())
 
 

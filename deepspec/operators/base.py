@@ -83,6 +83,11 @@ class SymmetricOperator(ABC):
         return self._declared().dtype
 
     @property
+    def epsilon(self) -> float:
+        """The relative rounding of a product: ε of the dtype, or of less that is inside."""
+        return torch.finfo(self.dtype).eps
+
+    @property
     def device(self) -> torch.device:
         """Where its vectors live."""
         return self._declared().device

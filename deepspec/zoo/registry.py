@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from deepspec.seeds import Seed, whole_seed
-from deepspec.zoo import densenet, images, mnist1d, networks, resnet
+from deepspec.zoo import densenets, drawn_digits, images, networks, resnets
 from deepspec.zoo.datasets import Split, digits
 from deepspec.zoo.libraries import LIBRARIES, from_library, unknown
 
@@ -93,20 +93,20 @@ NETWORKS: dict[str, Network] = {
     "vgg11": Network(build=_of_images(networks.vgg11), summary="28 million parameters", side=32),
     "vgg16": Network(build=_of_images(networks.vgg16), summary="34 million parameters", side=32),
     "resnet18": Network(
-        build=_of_images(resnet.resnet18, sized=False), summary="3 × 3 stem, 11 million", side=8
+        build=_of_images(resnets.resnet18, sized=False), summary="3 × 3 stem, 11 million", side=8
     ),
     "resnet50": Network(
-        build=_of_images(resnet.resnet50, sized=False), summary="3 × 3 stem, 24 million", side=8
+        build=_of_images(resnets.resnet50, sized=False), summary="3 × 3 stem, 24 million", side=8
     ),
     "densenet40": Network(
-        build=_of_images(densenet.densenet40, sized=False), summary="k = 12, 1 million", side=8
+        build=_of_images(densenets.densenet40, sized=False), summary="k = 12, 1 million", side=8
     ),
 }
 
 DATASETS: dict[str, Data] = {
     "digits": Data(load=digits, summary="8 × 8 digits of scikit-learn", epochs=60, on_disk=False),
     "mnist1d": Data(
-        load=mnist1d.mnist1d, summary="40 numbers, drawn here", epochs=200, on_disk=False
+        load=drawn_digits.mnist1d, summary="40 numbers, drawn here", epochs=200, on_disk=False
     ),
     "mnist": Data(load=images.mnist, summary="1 × 32 × 32", epochs=200),
     "fashion-mnist": Data(load=images.fashion_mnist, summary="1 × 32 × 32", epochs=200),

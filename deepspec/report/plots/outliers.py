@@ -158,16 +158,16 @@ def parts_chart(split: SplitAttribution) -> Figure:
             width=0.6,
         )
         base += shares
-    left.set_ylabel("share of tr G")
-    left.set_title("trace of G")
-    spectrum = split.spectrum("G")
+    spectrum = split.whole
+    left.set_ylabel(f"share of tr {spectrum.operator}")
+    left.set_title(f"trace of {spectrum.operator}")
     place = np.arange(1, len(spectrum.top) + 1)
     base = np.zeros(len(place))
     for part, look in PARTS.items():
         shares = spectrum.top_causes[part].numpy()
         right.bar(place, shares, bottom=base, color=look.colour, hatch=look.hatch, width=0.8)
         base += shares
-    right.set_xlabel("number i of the eigenvalue of G")
+    right.set_xlabel(f"number i of the eigenvalue of {spectrum.operator}")
     right.set_title("each of the top C eigenvalues")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)

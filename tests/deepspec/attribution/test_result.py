@@ -12,7 +12,7 @@ from deepspec.attribution import Attribution, attribute
 from deepspec.attribution.spectra import exact_spectrum_of
 from deepspec.report.html import write_report
 from deepspec.report.plots import figures
-from deepspec.report.plots.means_map import distances
+from deepspec.report.plots.maps import distances
 from deepspec.storage.results import new_folder, pack, unpack
 from tests.deepspec.attribution import planted
 
@@ -192,3 +192,13 @@ def test_what_cannot_be_stored_is_refused() -> None:
 def test_marks_from_a_list_of_all_eigenvalues() -> None:
     spectrum = exact_spectrum_of("A", torch.tensor([1.0, 2.0, 3.0]), 1)
     assert (spectrum.tail_trace, spectrum.tail_energy) == (3.0, 5.0)
+
+
+def test_the_report_of_an_array_of_vectors(tmp_path: Path) -> None:
+    labels = torch.arange(24) % 3
+    vectors = torch.randn(24, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = attribute(deepspec.ClassArray(vectors, labels), draws=2)
+    write_report(found, tmp_path / "report")
+    drawn = figures(found)["train-log-spectrum"]
+    assert drawn.axes[0].get_title(loc="left") == "V, each eigenvalue shared out among its causes"
+    assert drawn.axes[1].get_title(loc="left") == r"V − $V_{\mathrm{class}}$: class means removed"

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from deepspec.zoo import mnist1d as recipe
+from deepspec.zoo import drawn_digits as recipe
 from deepspec.zoo.datasets import balanced, digits, padded
+from deepspec.zoo.drawn_digits import Draws, mnist1d, render
 from deepspec.zoo.image_files import list_folder, read_cifar, read_idx, read_pictures
 from deepspec.zoo.images import cifar10, cifar100, fashion_mnist, image_folder, mnist
-from deepspec.zoo.mnist1d import Draws, mnist1d, render
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
