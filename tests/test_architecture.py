@@ -160,12 +160,16 @@ def test_nothing_unpickles() -> None:
 
 
 def bound(path: Path) -> set[str]:
-    """The names that a file's own lines give to functions, classes, values and imports."""
+    """The names that a file's own lines give to functions, classes, values and imports.
+
+    A module that a package takes from itself keeps its own name, and hides nothing.
+    """
     names: set[str] = set()
+    package = ".".join(path.parent.relative_to(ROOT).parts)
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module != package:
             names.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
