@@ -1,5 +1,6 @@
 """How the documentation is built: `make docs`, offline, with warnings as errors."""
 
+import shutil
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -72,7 +73,6 @@ def _bars_are_norms(app, what, name, obj, options, lines) -> None:
 
 PACKAGES = {
     "deepspec": "deepspec: what most people need",
-    "deepspec.losses": "Losses",
     "deepspec.operators": "Operators: matrices known by their products",
     "deepspec.class_structure": "Class structure: arrays, parts, means",
     "deepspec.neural_tangent_kernel": "The neural tangent kernel",
@@ -93,11 +93,12 @@ def write_reference() -> None:
         names = [n for n in module.__all__ if id(getattr(module, n)) not in listed]
         objects = [n for n in names if callable(getattr(module, n))]
         listed |= {id(getattr(module, name)) for name in objects}
-        lines += [f"## {title}", "", "```{eval-rst}", f".. currentmodule:: {package}", ""]
+        lines += [f"## {title}", "", "```{eval-rst}"]
         lines += [".. autosummary::", "   :toctree: generated", ""]
         lines += [f"   {package}.{name}" for name in objects] + ["```", ""]
     page = Path(__file__).parent / "reference" / "index.md"
-    page.parent.mkdir(exist_ok=True)
+    shutil.rmtree(page.parent, ignore_errors=True)  # pages of names that are gone
+    page.parent.mkdir()
     page.write_text("\n".join(lines))
 
 

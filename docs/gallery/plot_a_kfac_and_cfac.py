@@ -2,8 +2,9 @@
 KFAC and CFAC against the exact curvature of a layer
 ====================================================
 
-KFAC averages features and errors over all classes before it multiplies them; CFAC within each class.
-Where classes differ, that is the difference between missing the top eigenvalues and finding them.
+KFAC averages features and errors over all classes before it multiplies them; CFAC within each
+class. Where classes differ, that is the difference between missing the top eigenvalues and finding
+them.
 """
 
 import matplotlib.pyplot as plt
