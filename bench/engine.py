@@ -90,7 +90,7 @@ def by_parameter(model: nn.Module, v: Tensor) -> list[Tensor]:
 
 
 def papers_gauss_newton(model: nn.Module, X: Tensor, v: Tensor) -> Work:
-    """G v as [002]'s own code does it: J v by differentiating a vjp twice, then Jᵀ."""
+    """G v as Papyan (2020)'s own code does it: J v by differentiating a vjp twice, then Jᵀ."""
     parameters = list(model.parameters())
     split = by_parameter(model, v)
 

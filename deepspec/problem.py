@@ -34,7 +34,9 @@ from deepspec.engine.engine import Engine, refuse_autocast
 
 
 class Problem:
-    """A classifier's logits f(θ) ∈ R^(n×C) on n labelled samples, and products with ∂f/∂θ.
+    """A trained classifier and the labelled data that its spectra are of.
+
+    Its logits f(θ) ∈ R^(n×C) on n samples, and products with ∂f/∂θ.
 
     The parameters are copied when the problem is made: training on does not change it, and the
     caller's modules, flags, buffers and gradients stay as they are. Samples weigh 1/n each,

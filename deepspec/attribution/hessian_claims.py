@@ -8,7 +8,7 @@ whether E reaches the outliers takes the upper end of the run that gives its den
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,13 +32,14 @@ from deepspec.attribution.verdicts import Finding, judge
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
+from deepspec.krylov._results import exact_pairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
 
 PROBES = 4
 SPARE_PAIRS = 2
-PRODUCTS_A_PAIR = 8
+MATVECS_A_PAIR = 8
 STEPS_BEYOND = 30
 
 
@@ -178,7 +179,7 @@ def _as_far_as_affordable(
     """Top eigenpairs inside a bulk, where gaps are small: the Ritz pairs after some products."""
     most = STEPS_BEYOND + count
     try:
-        return top_eigenpairs(operator, count, tol=tol, seed=seed, max_products=most)
+        return top_eigenpairs(operator, count, tol=tol, seed=seed, max_matvecs=most)
     except NotConverged as unfinished:
         pairs = unfinished.pairs
     highest = float((pairs.values.double() + pairs.residuals.double()).max())
@@ -191,7 +192,7 @@ def _as_far_as_affordable(
             tol=tol,
             start=pairs.vectors,
             seed=seed,
-            max_products=PRODUCTS_A_PAIR * count,
+            max_matvecs=MATVECS_A_PAIR * count,
         )
     except NotConverged as unfinished:
         return unfinished.pairs
@@ -208,7 +209,8 @@ def _pairs_of_e(
     rounding = 100 * torch.finfo(problem.precision).eps * size
     if float((residual @ probe).norm()) <= rounding:
         nothing = probe.new_zeros(count)
-        return Eigenpairs(nothing, probe.new_zeros(problem.size, count), nothing, 1)
+        vectors = probe.new_zeros(problem.size, count)
+        return Eigenpairs(values=nothing, vectors=vectors, residuals=nothing, matvecs=1)
     residual.prepare(300)
     return _as_far_as_affordable(residual, count, settings.tolerance, settings.seed, edge)
 
@@ -282,10 +284,10 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
         counts = torch.cat([full.counts, full.counts.new_tensor([float(zeros)])])
         if len(values) < count:
             return full
-        return Spectrum("G", "exact", full.top, nodes, counts, 0)
+        return replace(full, nodes=nodes, counts=counts)
     vectors = parameter_vectors(measured)
     count = min(count, vectors.shape[1])
-    pairs = Eigenpairs(measured.pairs.values[:count], vectors, torch.zeros(count), 0)
+    pairs = exact_pairs(measured.pairs.values[:count], vectors)
     return _spectrum(measured, "G", GaussNewton(problem), pairs, count)
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from deepspec.attribution.seeding import stream
 from deepspec.krylov import Tridiagonal, lanczos
 from deepspec.operators import ColumnSpace, Projector, SymmetricOperator
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 FORMED_UP_TO = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Spectrum(Result, Tabular, Drawable):
     """The whole spectrum of one operator.
 
     Attributes
@@ -31,7 +32,7 @@ class Spectrum:
     nodes, counts
         Marks for all eigenvalues but the ``top``: Σ counts = dimension − len(top). Exact ones
         count 1 each; those of Lanczos are Gauss nodes, each for a whole neighbourhood.
-    products
+    matvecs
         What the marks cost.
     causes, top_causes
         For each part of G the share it has in every node, and in every top eigenvalue, where that
@@ -44,7 +45,7 @@ class Spectrum:
     top: Float[Tensor, " k"]
     nodes: Float[Tensor, " m"]
     counts: Float[Tensor, " m"]
-    products: int
+    matvecs: int
     causes: dict[str, Float[Tensor, " m"]] = field(default_factory=dict)
     top_causes: dict[str, Float[Tensor, " k"]] = field(default_factory=dict)
 
@@ -63,6 +64,19 @@ class Spectrum:
         """Σ λ."""
         return float(self.top.sum()) + self.tail_trace
 
+    def _words(self) -> list[str]:
+        words = [f"{self.operator}, {self.method}", f"{len(self.top)} largest certain"]
+        if len(self.top):
+            words[1] += f" from {float(self.top[0]):.4g} down to {float(self.top[-1]):.4g}"
+        words.append(f"{float(self.counts.sum()):,.0f} more at {len(self.nodes):,} places")
+        return [*words, f"{self.matvecs:,} matvecs"]
+
+    def _table(self) -> Table:
+        return {
+            "eigenvalue": [*self.top.tolist(), *self.nodes.tolist()],
+            "count": [*[1.0] * len(self.top), *self.counts.tolist()],
+        }
+
 
 def exact_spectrum_of(
     name: str,
@@ -78,14 +92,14 @@ def exact_spectrum_of(
     values = eigenvalues.double().cpu().sort(descending=True).values
     rest = values[top:]
     return Spectrum(
-        name,
-        "exact",
-        values[:top],
-        rest,
-        torch.ones_like(rest),
-        0,
-        {part: share[top:].cpu() for part, share in (shares or {}).items()},
-        {part: share[:top].cpu() for part, share in (shares or {}).items()},
+        operator=name,
+        method="exact",
+        top=values[:top],
+        nodes=rest,
+        counts=torch.ones_like(rest),
+        matvecs=0,
+        causes={part: share[top:].cpu() for part, share in (shares or {}).items()},
+        top_causes={part: share[:top].cpu() for part, share in (shares or {}).items()},
     )
 
 
@@ -99,7 +113,7 @@ def dense_spectrum(name: str, operator: SymmetricOperator, top: int) -> Spectrum
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
     rounding = operator.size * operator.epsilon * float(values.abs().max())
     values[values.abs() <= rounding] = 0.0  # of neither sign
-    return replace(exact_spectrum_of(name, values, top), products=operator.size)
+    return replace(exact_spectrum_of(name, values, top), matvecs=operator.size)
 
 
 def lanczos_spectrum(
@@ -117,12 +131,12 @@ def lanczos_spectrum(
     """Top eigenvalues from their eigenpairs, the rest by Lanczos in what these leave over.
 
     The start vectors are uniform directions off the eigenvectors and off whatever a compression
-    removed ([002] Algorithm 3 after Appendix C.8's deflation).
+    removed (Papyan 2020, Algorithm 3 after Appendix C.8's deflation).
     """
     rest = operator.project_out(ColumnSpace(vectors))
     dimension = rest.size - rest.num_removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
-    products = 0
+    matvecs = 0
     causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
         generator = stream(seed, "density", probe)
@@ -133,7 +147,7 @@ def lanczos_spectrum(
         run = lanczos(
             rest, min(steps, dimension), start, "full" if reorthogonalize else "none", seed=seed
         )
-        products += len(run.diagonal)
+        matvecs += run.matvecs
         nodes.append(run.ritz_values)
         counts.append(run.ritz_weights * dimension / probes)
         if parts and run.basis is not None:
@@ -141,14 +155,14 @@ def lanczos_spectrum(
             for part, share in shares_of_parts(parts, run.basis @ turn).items():
                 causes[part].append(share)
     return Spectrum(
-        name,
-        "Lanczos",
-        top.double().cpu(),
-        torch.cat(nodes),
-        torch.cat(counts),
-        products,
-        {part: torch.cat(shares) for part, shares in causes.items()},
-        shares_of_parts(parts or {}, vectors),
+        operator=name,
+        method="Lanczos",
+        top=top.double().cpu(),
+        nodes=torch.cat(nodes),
+        counts=torch.cat(counts),
+        matvecs=matvecs,
+        causes={part: torch.cat(shares) for part, shares in causes.items()},
+        top_causes=shares_of_parts(parts or {}, vectors),
     )
 
 

@@ -36,9 +36,9 @@ class SpanKernel(LogitForm):
 class MeansProjector(ProblemOperator, Projector):
     """P = JᵀK'J with K' = L (LᵀΘL)⁺ Lᵀ: one J v and one Jᵀ r a product (docs/theory.md §1).
 
-    Made by :meth:`deepspec.Means.projector`. Exact to ε times the condition number of the Gram
-    of the means' directions; directions below ``100 r ε`` of the largest are left out, as
-    rounding, and so is a mean of zero weight.
+    Made by :meth:`deepspec.class_structure.Means.projector`. Exact to ε times the condition
+    number of the Gram of the means' directions; directions below ``100 r ε`` of the largest are
+    left out, as rounding, and so is a mean of zero weight.
     """
 
     def __init__(

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,11 +16,12 @@ from deepspec.krylov._arguments import (
     check_whole,
 )
 from deepspec.krylov._lanczos import open_checkpoint
-from deepspec.krylov._probes import dimension, resolve_seed
+from deepspec.krylov._probes import dimension
 from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._thick_restart import KEYS, Search
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.orthonormal import orthonormal_basis
+from deepspec.seeds import Seed, whole_seed
 
 Which = Literal["largest", "smallest", "magnitude"]
 
@@ -33,14 +33,13 @@ def top_eigenpairs(
     tol: float = 1e-6,
     *,
     start: Float[Tensor, "p b"] | None = None,
-    max_products: int | None = None,
+    max_matvecs: int | None = None,
     max_subspace: int | None = None,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> Eigenpairs:
-    """The k largest (smallest, largest in magnitude) eigenvalues of A with their eigenvectors.
+    """Find the largest (smallest, largest in magnitude) eigenvalues with their eigenvectors.
 
     Thick-restart Lanczos (Wu and Simon, 2000) with full reorthogonalisation, on A's device. A
     pair has converged when its residual ‖A v − λ v‖ is at most max(tol |λ|, 10 ε ‖A‖), ε that
@@ -71,12 +70,12 @@ def top_eigenpairs(
         Columns that nearly span what is sought, in place of a random vector; class means are the
         natural ones for G. The search starts from the sum of an orthonormal basis of them: one
         vector with a share of each eigenvector sought, which a block would need k products for.
-    max_products
+    max_matvecs
         Default 100 k + 1000.
     max_subspace
         How many vectors of length p may be held while it works: at least k + 5; default
         2 k + 20. Fewer cost more products.
-    seed, generator, checkpoint, checkpoint_every
+    seed, checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`.
 
     Raises
@@ -84,10 +83,11 @@ def top_eigenpairs(
     ValueError
         If ``k``, ``tol``, ``max_subspace`` or ``start`` cannot be right.
     NotConverged
-        When ``max_products`` are spent, or the final check fails; it holds the pairs so far.
+        When ``max_matvecs`` are spent, or the final check fails; it holds the pairs so far.
     FloatingPointError
         If a product is not finite.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 3.0, 1.0, -4.0], dtype=torch.float64)))
     >>> top_eigenpairs(A, 2).values
@@ -97,9 +97,9 @@ def top_eigenpairs(
     start = None if start is None else start.detach()
     capacity = 2 * k + 20 if max_subspace is None else max_subspace
     check_whole(capacity, k + 5, "max_subspace")
-    budget = 100 * k + 1000 if max_products is None else max_products
-    check_whole(budget, 1, "max_products")
-    chosen = resolve_seed(seed, generator)
+    budget = 100 * k + 1000 if max_matvecs is None else max_matvecs
+    check_whole(budget, 1, "max_matvecs")
+    chosen = whole_seed(seed)
     store = None
     if checkpoint is not None:
         digest = "" if start is None else hashlib.sha256(start.cpu().numpy().tobytes()).hexdigest()

@@ -156,7 +156,7 @@ def test_a_download_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     cifar100(root=tmp_path, download=True)  # all there: nothing is fetched again
     assert [url.rsplit("/", 1)[1] for url, _ in calls] == ["cifar-100-binary.tar.gz"]
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ValueError, match=r"deepspec\[vision\]"):
+    with pytest.raises(ValueError, match=r"deepspec-ccm\[vision\]"):
         cifar10(root=tmp_path, download=True)
 
 
