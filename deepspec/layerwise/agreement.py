@@ -19,7 +19,8 @@ from deepspec.layerwise.blocks import (
     in_whole,
     merged,
 )
-from deepspec.layerwise.layers import Layer, Layers
+from deepspec.layerwise.layer import Layer
+from deepspec.layerwise.layers import Layers
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 BLOCKS = "block_diagonal"

@@ -13,7 +13,7 @@ from deepspec.class_structure.cells import Cells, weigh_gradients
 from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
-    from deepspec.layerwise.layers import Layer
+    from deepspec.layerwise.layer import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
