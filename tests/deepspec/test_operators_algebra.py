@@ -179,6 +179,28 @@ def test_an_orthonormal_basis_has_the_rank_of_the_columns(dtype: torch.dtype) ->
     assert range_basis(Opaque(normal(50, 3) @ normal(3, 5, seed=1))).shape == (50, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("largest", [1.0, 300.0, 1e5, 1e190])
+def test_an_orthonormal_basis_is_one_however_long_the_columns(
+    dtype: torch.dtype, largest: float
+) -> None:
+    """By the nearest basis, and beyond a condition number of 1,000 by singular values."""
+    if dtype == torch.float32 and largest > 1e30:
+        return
+    eps = torch.finfo(dtype).eps
+    columns = normal(70_000, 3).to(dtype) * torch.tensor([1.0, 1.0, largest], dtype=dtype)
+    basis = orthonormal_basis(columns, relative_tolerance=0.0).double()
+    assert basis.shape == (70_000, 3)
+    assert (basis.T @ basis - torch.eye(3).double()).abs().max() < 100 * eps
+    unit = columns.double() / columns.double().norm(dim=0)
+    assert (unit - basis @ (basis.T @ unit)).abs().max() < 100 * eps
+
+
+def test_an_orthonormal_basis_of_one_is_itself() -> None:
+    basis = torch.linalg.qr(normal(200, 4)).Q
+    assert (orthonormal_basis(basis) - basis).abs().max() < 1e-14
+
+
 def test_fingerprints_tell_operators_apart() -> None:
     A, B = matrix(), matrix(1)
     space, other = ColumnSpace(normal(P, 2)), ColumnSpace(normal(P, 2, seed=3))
