@@ -74,11 +74,20 @@ def measure_alignment(
     measured: Measurement,
     problem: Problem,
     of_hessian: Float[Tensor, "p k"],
+    seen: Float[Tensor, "m k"],
     of_g: Float[Tensor, "p k"],
 ) -> Alignment:
-    """Everything from D V: the means themselves are never formed."""
+    """Everything from D U and D V: the means themselves are never formed.
+
+    Parameters
+    ----------
+    of_hessian, seen
+        The top eigenvectors U of Hess, and D U.
+    of_g
+        Those of G, V.
+    """
     means, rows = measured.means, measured.array.rows
-    rows_g, rows_h = rows.matmul(of_g).double(), rows.matmul(of_hessian).double()
+    rows_g, rows_h = _seen(measured, of_g), seen.double()
     inner_g, inner_h = (of_g.T @ of_g).double(), (of_hessian.T @ of_hessian).double()
     cosines: dict[str, Tensor] = {}
     gradient = problem.gradient()
@@ -101,6 +110,15 @@ def measure_alignment(
             shares[words] = share_inside(small, (basis.T @ rows_gradient)[:, 0], square)
     cosines["G and Hess"] = principal_cosines(inner_g, inner_h, of_g.T @ of_hessian)
     return Alignment(cosines, shares, math.sqrt(min(1.0, measured.count / problem.size)))
+
+
+def _seen(measured: Measurement, of_g: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
+    """D v_i for the top eigenvectors of G: √λ_i s_i where these are exact."""
+    if not measured.exact:
+        return measured.array.rows.matmul(of_g).double()
+    values, vectors = measured.pairs.values, measured.pairs.vectors
+    count = of_g.shape[1]
+    return (vectors[:, :count] * values[:count].sqrt()).double()
 
 
 def _inverse_root(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k j"]:

@@ -39,7 +39,7 @@ from deepspec.engine.verification import (
 
 Result = TypeVar("Result")
 
-MOST_COLUMNS = 16
+MOST_COLUMNS, WORTH_TRYING = 16, 16
 REVERSE_TWICE = "reverse over reverse"
 NESTINGS: dict[str, type[ReverseOverForward] | type[ReverseOverReverse]] = {
     "reverse over forward": ReverseOverForward,
@@ -161,13 +161,18 @@ class Autotuner:
         error = float((found - expected).norm())
         return bool(worked) and error <= _rounding(vector) * float(expected.norm())
 
-    def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
+    def columns_at_once(
+        self, batch: JacobianProducts, few: Tensor, room: int, count: int
+    ) -> int:
         """How many columns to take as one more batch dimension; 1 where nothing is gained.
 
         As many as fit into ``room`` bytes, if a few are pushed faster together than one by one.
+        To find out takes some forty columns' time, which few columns are not worth.
         """
         name = f"columns at once: {type(batch).__name__}"
         if name not in self.plan:
+            if count < WORTH_TRYING:
+                return 1
             batch.jvp(few[:, 0].contiguous())
             fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
             ways = {"one by one": partial(batch.jvp_one_by_one, few)}

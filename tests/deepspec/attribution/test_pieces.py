@@ -10,13 +10,10 @@ import torch
 import deepspec
 from deepspec.attribution import judge
 from deepspec.attribution.alignment import mean_square, principal_cosines, share_inside
+from deepspec.attribution.bulk_energy import RelabelledResidual
 from deepspec.attribution.decomposition import decompose, measure_means, total_trace
 from deepspec.attribution.gauss_newton_claims import above
-from deepspec.attribution.hessian_claims import (
-    RelabelledResidual,
-    excess_removed,
-    hessian_side,
-)
+from deepspec.attribution.hessian_claims import HessianSide, excess_removed, hessian_side
 from deepspec.attribution.measurement import Settings, measure
 from deepspec.attribution.predicted_outliers import coupled_values, predict_outliers
 from deepspec.attribution.verdicts import exceeds
@@ -283,13 +280,39 @@ def test_excess_over_the_edge() -> None:
     assert above(torch.tensor([3.0, 1.2]), 1.0) == 1
 
 
-def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def by_lanczos(
+    monkeypatch: pytest.MonkeyPatch, edge: float
+) -> tuple[HessianSide, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A small net's Hessian side as a large one's, with Hess off G's top vectors, and E, dense."""
+    monkeypatch.setattr("deepspec.attribution.hessian_claims.FORMED_UP_TO", 0)
     monkeypatch.setattr("deepspec.attribution.hessian_claims.STEPS_BEYOND", 5)
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
-    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=5)), problem, 0.0)
-    E = oracles.hessian(model, features, labels) - oracles.gauss_newton(model, features)
+    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=40)), problem, edge)
+    H, G = oracles.hessian(model, features, labels), oracles.gauss_newton(model, features)
+    V = torch.linalg.eigh(G).eigenvectors[:, -3:]
+    keep = torch.eye(len(H)).double() - V @ V.T
+    left, of_e = (torch.linalg.eigvalsh(A).flip(0)[:3] for A in (keep @ H @ keep, H - G))
+    return side, torch.linalg.eigvalsh(H).flip(0), left, of_e
+
+
+def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the edge at zero everything reaches beyond it: pairs have to be found."""
+    side, whole, left, of_e = by_lanczos(monkeypatch, 0.0)
     found = {spectrum.operator: spectrum.top for spectrum in side.spectra}["E"]
-    assert bool((found <= torch.linalg.eigvalsh(E).flip(0)[:3] + 1e-9).all())
+    assert len(found) == 3
+    assert bool((found <= of_e + 1e-9).all())
+    assert bool((side.projected <= left + 1e-9).all())
+    torch.testing.assert_close(side.spectra[0].top, whole[:3], atol=1e-4, rtol=1e-3)
+
+
+def test_bounds_do_where_nothing_reaches_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the edge far up no pairs of E are looked for, and Hess off G's costs nothing."""
+    _, _, left, of_e = by_lanczos(monkeypatch, 0.0)
+    side, *_ = by_lanczos(monkeypatch, 10 * float(left.max() + of_e.max()))
+    assert bool((side.projected >= left - 1e-9).all())
+    e = side.spectra[2]
+    assert (e.operator, len(e.top)) == ("E", 0)
+    assert e.end == pytest.approx(float(of_e[0]), rel=1e-6)
