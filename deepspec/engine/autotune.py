@@ -161,9 +161,7 @@ class Autotuner:
         error = float((found - expected).norm())
         return bool(worked) and error <= _rounding(vector) * float(expected.norm())
 
-    def columns_at_once(
-        self, batch: JacobianProducts, few: Tensor, room: int, count: int
-    ) -> int:
+    def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int, count: int) -> int:
         """How many columns to take as one more batch dimension; 1 where nothing is gained.
 
         As many as fit into ``room`` bytes, if a few are pushed faster together than one by one.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from numbers import Integral
 
-import torch
 from torch import Tensor
 
 from deepspec.operators._contract import all_finite, check_space

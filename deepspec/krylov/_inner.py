@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-
 # Of a vector that a sweep of Gram and Schmidt leaves so much of, it leaves no more than rounding
 # on what was swept (Daniel, Gragg, Kaufman and Stewart, 1976); else once more, and no third time
 # is needed ("twice is enough") but where the vector was rounding itself.
