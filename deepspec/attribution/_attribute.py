@@ -11,20 +11,24 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from deepspec.attribution.by_layer import attribute_layers
 from deepspec.attribution.cost import Cost, estimate, require_memory
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
-from deepspec.attribution.gauss_newton_side import GaussNewtonSide, gauss_newton_side
 from deepspec.attribution.hessian_claims import HessianSide, hessian_side
 from deepspec.attribution.measurement import Measurement, Settings, forms_gram, measure
 from deepspec.attribution.result import Attribution, versions
+from deepspec.attribution.side_of_g import GaussNewtonSide, gauss_newton_side
 from deepspec.attribution.split import SplitAttribution
 from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.class_structure.rows import GradientRows
 from deepspec.engine.errors import NoSecondDerivative
+from deepspec.layerwise import Layers
 from deepspec.problem import Problem
+from deepspec.seeds import Seed, whole_seed
 
 LARGE = 2 * 10**8
 # A shorter job needs no word beforehand.
@@ -37,14 +41,15 @@ def attribute(
     test: Problem | None = None,
     untrained: Problem | None = None,
     convention: Convention = "jmlr2020",
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
     draws: int | None = None,
     steps: int | None = None,
     probes: int = 1,
     exact_up_to: int | None = None,
     checkpoint: str | Path | None = None,
+    layers: bool | Layers = False,
 ) -> Attribution:
-    """Which part of the spectrum has which cause, with nulls.
+    """Find which part of a classifier's spectrum has which cause, beside nulls.
 
     Takes G = Σ w_{i,c'} g_{i,c'} g_{i,c'}ᵀ apart into class means, deviations of cross-class means,
     scatter within and own-class means (Papyan 2020, eq. 6.4; Papyan 2019, eq. 28), knocks each
@@ -76,6 +81,9 @@ def attribute(
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
+    layers
+        Attribute features, errors and gradients of every layer, too (Papyan 2020, §7); or the
+        :class:`~deepspec.Layers` of the same problem, made with options of one's own.
 
     Raises
     ------
@@ -96,14 +104,12 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
-    if isinstance(seed, torch.Generator):
-        seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
     array = _array_of(problem, convention)
     net = problem if isinstance(problem, Problem) else None
     large = net is not None and net.size * net.num_samples > LARGE
     settings = Settings(
         convention=convention,
-        seed=seed,
+        seed=whole_seed(seed),
         draws=(4 if large else 19) if draws is None else draws,
         steps=(32 if large else 100) if steps is None else steps,
         probes=probes,
@@ -112,13 +118,19 @@ def attribute(
         tolerance=1e-2 if large else 1e-3,
     )
     _check(problem, settings, test=test, untrained=untrained)
+    by_layer = _layers_of(problem, layers, convention)
     folder = None if checkpoint is None else Path(checkpoint)
     before: dict[str, float] = {}
     if untrained is not None:
         before = _untrained(untrained, settings, folder)
-    found = {"train": _split(array, net, settings, "train", before, folder)}
+    found = {"train": _split(array, net, settings, "train", before, _inside(folder, "train"))}
     if test is not None:
-        found["test"] = _split(gradients(test, convention), test, settings, "test", {}, folder)
+        of_test = gradients(test, convention)
+        found["test"] = _split(of_test, test, settings, "test", {}, _inside(folder, "test"))
+
+    def split(array: ClassArray, name: str, place: Path | None) -> SplitAttribution:
+        return _split(array, None, settings, name, {}, place)
+
     return Attribution(
         problem=array.rows.fingerprint() if net is None else net.fingerprint(),
         num_classes=array.num_classes,
@@ -128,8 +140,33 @@ def attribute(
         has_untrained=untrained is not None,
         plan={} if net is None else dict(net.plan),
         versions=versions(),
+        layers={} if by_layer is None else attribute_layers(by_layer, split, folder),
+        left_out={} if by_layer is None else by_layer.left_out,
         seconds=time.perf_counter() - started,
     )
+
+
+def _layers_of(
+    problem: Problem | ClassArray, layers: bool | Layers, convention: Convention
+) -> Layers | None:
+    if layers is False:
+        return None
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"expected a deepspec.Problem for its layers, got {type(problem).__name__}; an array "
+            "of vectors has none"
+        )
+    if layers is True:
+        return Layers(problem, convention=convention)
+    if not isinstance(layers, Layers) or layers.problem is not problem:
+        raise ValueError(
+            f"expected layers as true, false or deepspec.Layers of the same problem, got {layers!r}"
+        )
+    return layers
+
+
+def _inside(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / name
 
 
 def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
@@ -163,7 +200,7 @@ def _check(
                 f"expected the {name} problem to have the same net: {problem.size} parameters and "
                 f"{problem.num_classes} classes; got {other.size} and {other.num_classes}"
             )
-    for name in ("seed", "draws", "steps", "probes", "exact_up_to"):
+    for name in ("draws", "steps", "probes", "exact_up_to"):
         value = getattr(settings, name)
         if value is None and name == "exact_up_to":
             continue
@@ -180,6 +217,9 @@ def _check(
 def _stages(
     array: ClassArray, net: Problem | None, settings: Settings, folder: Path | None, cost: Cost
 ) -> Stages:
+    if net is None and isinstance(array.rows, GradientRows):
+        net = array.rows.problem  # a layer's: without Hess, but with products that count
+
     def spent() -> int:
         return 0 if net is None else sum(net.engine.spent.values())
 
@@ -201,7 +241,7 @@ def _stages(
 def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
     """What each cause removes in the untrained net."""
     array = gradients(problem, settings.convention)
-    place = None if folder is None else folder / "untrained"
+    place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
     stages = _stages(array, problem, settings, place, cost)
 
@@ -233,7 +273,7 @@ def _split(
     console = Console(stderr=True)
     if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)
-    stages = _stages(array, net, settings, None if folder is None else folder / name, cost)
+    stages = _stages(array, net, settings, folder, cost)
     with stages.shown(f"attribution ({name})"):
         if forms_gram(array, settings):
             _form(array, stages)
@@ -246,12 +286,12 @@ def _split(
         of_hessian, missing = _hessian(net, measuring, of_g.edge, stages)
     if net is not None:
         net.engine.cache.release()
-    counts = torch.bincount(array.cells.labels, minlength=array.num_classes)
+    labels = array.cells.sample_labels
     return SplitAttribution(
-        samples=len(array.cells.labels),
+        samples=len(labels),
         loss=math.nan if net is None else net.loss,
         error_rate=math.nan if net is None else net.error_rate,
-        class_counts=counts.tolist(),
+        class_counts=torch.bincount(labels, minlength=array.num_classes).tolist(),
         hessian_spectra=() if of_hessian is None else of_hessian.spectra,
         hessian_projected=of_g.top[:0] if of_hessian is None else of_hessian.projected,
         alignment=None if of_hessian is None else of_hessian.alignment,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.knockouts import (
-    KnownPairs,
     recycled_values,
     removed_share,
     times,
     top_values,
 )
 from deepspec.attribution.measurement import (
-    Knockout,
+    Measured,
     Measurement,
     knock_out,
     without_zero_pairs,
@@ -34,6 +33,7 @@ from deepspec.class_structure.parts import (
     GlobalMean,
     MeanPart,
 )
+from deepspec.krylov import Eigenpairs
 
 OUTLIER_MARGIN = 1.25
 NULL_TOLERANCE = 1e-2
@@ -77,7 +77,7 @@ def selectivity(measured: Measurement, means_top: Float[Tensor, " k"], tails: fl
 
 
 def removed_by(
-    measured: Measurement, knockouts: dict[str, Knockout], tail_trace: float
+    measured: Measurement, knockouts: Mapping[str, Measured], tail_trace: float
 ) -> dict[str, float]:
     """The share of its feature that each cause removes by subtraction."""
     shares = {}
@@ -85,13 +85,13 @@ def removed_by(
         if claim == "mini-bulk" and measured.located is not None:
             shares[claim] = measured.located.removed(CrossClass(measured.array.cells).basis)
         else:
-            shares[claim] = measured.removed(part, knockouts[part].subtracted)
-    within = knockouts["within_class"]
+            shares[claim] = measured.removed(part, knockouts[part][0].subtracted)
+    within, whole = knockouts["within_class"]
     gram = measured.means.gram
     if measured.means.complete:
         left = float(gram.trace()) - float(within.subtracted[: measured.count].sum())
     else:
-        left = within.spectrum.tail_trace if within.spectrum is not None else 0.0
+        left = whole.tail_trace if whole is not None else 0.0
     tails = min(1.0, left / tail_trace) if tail_trace > 0 else math.nan
     shares["bulk"] = selectivity(measured, within.subtracted, tails)
     return shares
@@ -159,7 +159,7 @@ class _Nulls:
         return measured.removed(name, left)
 
 
-def beyond_global_mean(measured: Measurement, known: KnownPairs) -> Callable[[Cells], float]:
+def beyond_global_mean(measured: Measurement, known: Eigenpairs) -> Callable[[Cells], float]:
     """The share of the top C that means of groups remove beyond what the global mean removes.
 
     Means over *any* groups carry the global mean, which is the same for all of them: on a nearly
@@ -195,7 +195,8 @@ def nulls_of(
         "bulk": {"shuffled labels": []},  # a random subspace shrinks bulk and outliers alike
     }
     for draw in range(settings.draws):
-        labels = shuffled_labels(cells.labels, settings.seed, draw)
+        shuffled_of_samples = shuffled_labels(cells.sample_labels, settings.seed, draw)
+        labels = cells.of_samples(shuffled_of_samples)
         shuffled = cells.relabelled(labels)
         for claim, kind in (("top outlier", GlobalMean), ("outliers", BetweenClass)):
             found[claim]["shuffled labels"].append(nulls.recycled(kind(shuffled), CAUSES[claim]))
@@ -217,7 +218,7 @@ def nulls_of(
 
 def judge_claims(
     measured: Measurement,
-    knockouts: dict[str, Knockout],
+    knockouts: Mapping[str, Measured],
     tail_trace: float,
     edge: float,
     untrained: dict[str, float],
@@ -240,7 +241,7 @@ def judge_claims(
     for claim, removed in shares.items():
         projected, at_most = math.nan, removed
         if claim in CAUSES and not (claim == "mini-bulk" and located is not None):
-            cause = knockouts[CAUSES[claim]]
+            cause, _ = knockouts[CAUSES[claim]]
             at_most = measured.removed_at_most(CAUSES[claim], cause.subtracted)
             if not bool(cause.projected.isnan().any()):
                 projected = measured.removed(CAUSES[claim], cause.projected)

@@ -9,7 +9,7 @@ is G, whose spectrum and energy follow from S without a product.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from deepspec.attribution.spectra import (
 )
 from deepspec.attribution.verdicts import Finding, judge
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
+from deepspec.krylov._results import exact_pairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.problem import Problem
 
@@ -171,7 +172,7 @@ def _without_g(
     """
     count, settings = measured.places, measured.settings
     nothing = torch.zeros(0, dtype=residual.dtype, device=residual.device)
-    none = Eigenpairs(nothing, nothing.new_zeros(residual.size, 0), nothing, 0)
+    none = exact_pairs(nothing, nothing.new_zeros(residual.size, 0))
     spectrum = _spectrum(measured, "E", residual, none, count)
     if spectrum.method != "exact" and spectrum.end > edge:
         pairs = _as_far_as_affordable(residual, count, settings.tolerance, settings.seed, edge)
@@ -233,10 +234,10 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
         counts = torch.cat([full.counts, full.counts.new_tensor([float(zeros)])])
         if len(values) < count:
             return full
-        return Spectrum("G", "exact", full.top, nodes, counts, 0)
+        return replace(full, nodes=nodes, counts=counts)
     vectors = parameter_vectors(measured)
     count = min(count, vectors.shape[1])
-    pairs = Eigenpairs(measured.pairs.values[:count], vectors, torch.zeros(count), 0)
+    pairs = exact_pairs(measured.pairs.values[:count], vectors)
     return _spectrum(measured, "G", GaussNewton(problem), pairs, count)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepspec.attribution.decomposition import MeasuredMeans, measure_means, padded
 from deepspec.attribution.knockouts import (
     LOOSE,
-    KnownPairs,
+    Knockout,
     SchurComplement,
     removed_share,
     top_of,
@@ -24,8 +24,9 @@ from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.downdate import knocked_out, means_beyond_within
 from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
-from deepspec.class_structure.rows import SYMBOLS, RowsGram
-from deepspec.krylov import top_eigenpairs
+from deepspec.class_structure.rows import RowsGram, without
+from deepspec.krylov import Eigenpairs, top_eigenpairs
+from deepspec.krylov._results import exact_pairs
 from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
 
@@ -77,20 +78,6 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Knockout:
-    """The top eigenvalues of V with one part knocked out, and of the rest of the spectrum.
-
-    ``rank`` is that of the part; ``projected`` is NaN where the projection was not measured.
-    """
-
-    part: str
-    rank: int
-    subtracted: Float[Tensor, " k"]
-    projected: Float[Tensor, " k"]
-    spectrum: Spectrum | None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Measurement:
     """One array, with the top eigenpairs of S.
 
@@ -102,7 +89,7 @@ class Measurement:
     settings: Settings
     operator: SymmetricOperator
     means: MeasuredMeans
-    pairs: KnownPairs
+    pairs: Eigenpairs
     count: int
     mini: int
     outliers: int = 0
@@ -145,8 +132,7 @@ class Measurement:
 
     def label(self, name: str) -> str:
         """What is left without a part, as figures call it."""
-        symbol = self.array.rows.symbol
-        return f"{symbol} − {SYMBOLS[f'P_{name}'].replace('G', symbol)}"
+        return without(self.array.rows.symbol, name)
 
     @cached_property
     def located(self) -> Located | None:
@@ -224,14 +210,24 @@ def measure(array: ClassArray, settings: Settings) -> Measurement:
         settings,
         operator,
         means,
-        KnownPairs(full, vectors),
+        exact_pairs(full, vectors),
         count,
         min(mini, max(0, wanted - count)),
     )
 
 
-def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
-    """Remove one part by subtraction and, if ``thorough``, by projection and look at it all."""
+# A knockout, and the spectrum that it leaves where that was asked for.
+Measured = tuple[Knockout, Spectrum | None]
+
+
+def _knockout(
+    part: Part, subtracted: Float[Tensor, " k"], projected: Float[Tensor, " k"]
+) -> Knockout:
+    return Knockout(part=part.name, rank=part.rank, subtracted=subtracted, projected=projected)
+
+
+def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Measured:
+    """Remove one part by subtraction and, if ``thorough``, by projection; and all that is left."""
     part = measured.part(name)
     if not isinstance(part, MeanPart):
         return _without_within(measured, part, thorough=thorough)
@@ -252,12 +248,12 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
             image = (measured.operator @ basis.to(measured.operator.dtype)).double()
         schur = SchurComplement(measured.operator, basis, image)
         projected, _ = _estimated(measured, label, schur, start, count, thorough=False)
-    return Knockout(name, part.rank, subtracted, projected, spectrum)
+    return _knockout(part, subtracted, projected), spectrum
 
 
 def _exactly(
     measured: Measurement, part: MeanPart, name: str, *, thorough: bool, shown: bool
-) -> Knockout:
+) -> Measured:
     """By S's eigenpairs: all eigenvalues where they are shown, else those that claims are about."""
     few = measured.enough
     projected = torch.full((few,), torch.nan, dtype=torch.float64)
@@ -266,11 +262,11 @@ def _exactly(
         projected = top_of(left, few).clamp_min(0.0)
     left = knocked_out(measured.gram, part.basis)
     if not shown:
-        return Knockout(name, part.rank, top_of(left, few), projected, None)
+        return _knockout(part, top_of(left, few), projected), None
     values = left.eigenvalues().cpu()
     spectrum = exact_spectrum_of(measured.label(name), values, measured.count)
     subtracted = padded(values, measured.looked_at(name))
-    return Knockout(name, part.rank, subtracted, projected, spectrum)
+    return _knockout(part, subtracted, projected), spectrum
 
 
 def part_free(measured: Measurement, part: Part) -> Float[Tensor, "m k"]:
@@ -309,7 +305,7 @@ def _estimated(
     return top, spectrum
 
 
-def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Knockout:
+def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Measured:
     """V − V_within, the means alone: from their Gram matrix where all cells are in it."""
     count = measured.looked_at("within_class")
     projected = torch.full((count,), torch.nan, dtype=torch.float64)
@@ -326,14 +322,14 @@ def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Kno
         spectrum = found
     if thorough and measured.exact and measured.means.complete:
         projected = padded(means_beyond_within(measured.gram, measured.means.basis).cpu(), count)
-    return Knockout("within_class", part.rank, top, projected, spectrum if thorough else None)
+    return _knockout(part, top, projected), spectrum if thorough else None
 
 
-def without_zero_pairs(measured: Measurement) -> KnownPairs:
+def without_zero_pairs(measured: Measurement) -> Eigenpairs:
     """The eigenpairs that lie above zero: for nulls that start from them."""
     known = measured.pairs
     kept = known.values > 1e-9 * known.values[0]
-    return KnownPairs(known.values[kept], known.vectors[:, kept])
+    return exact_pairs(known.values[kept], known.vectors[:, kept])
 
 
 def with_outliers(measured: Measurement, outliers: int) -> Measurement:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from deepspec.class_structure import ClassStructure
-from deepspec.dynamics.collapse import neural_collapse
 from deepspec.krylov import NotConverged, top_eigenpairs, trace
+from deepspec.layerwise.collapse import neural_collapse
 from deepspec.operators import GaussNewton, Hessian, SymmetricOperator
 from deepspec.problem import Problem
 
@@ -112,7 +112,8 @@ def _collapse(moment: Moment) -> Row:
                 function(function.parameters)
         finally:
             handle.remove()
-    return neural_collapse(torch.cat(features), problem.labels, *weights[0])
+    found = neural_collapse(torch.cat(features), problem.labels, *weights[0])
+    return dict(vars(found))
 
 
 def classifier_head(model: nn.Module, classes: int) -> nn.Linear:

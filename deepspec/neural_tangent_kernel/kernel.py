@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -13,20 +12,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.memory import free_memory
 from deepspec.neural_tangent_kernel.accumulation import mirror
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian
 from deepspec.neural_tangent_kernel.layer_contributions import Share, layer_size, shares_of
 from deepspec.problem import Problem
+from deepspec.storage.display import Result
 
 # A block is this large, or a quarter of Θ if that is more, or what the memory leaves.
 BLOCK_BYTES = 2**29
 
 
-@dataclass(frozen=True, eq=False)
-class TangentKernel:
-    """Θ = J Jᵀ, the inner products of the gradients of all logits of all samples.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class TangentKernel(Result):
+    """The inner products of the gradients of all logits of all samples, Θ = J Jᵀ.
 
     Attributes
     ----------
@@ -41,6 +42,11 @@ class TangentKernel:
     matrix: Float[Tensor, "nC nC"]
     fingerprint: dict[str, str | int | float]
     by_formula: tuple[str, ...] = field(default=())
+
+    def _words(self) -> list[str]:
+        trace, rows = float(self.matrix.diagonal().sum()), len(self.matrix)
+        formula = f"{len(self.by_formula)} tensors by layer formulas"
+        return [f"{rows:,} × {rows:,}", f"trace {trace:.4g}", formula]
 
     @cached_property
     def factor(self) -> Float[Tensor, "nC r"]:
@@ -61,8 +67,9 @@ _KERNELS: WeakKeyDictionary[Problem, ReferenceType[TangentKernel]] = WeakKeyDict
 
 
 def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel:
-    """The neural tangent kernel Θ = J Jᵀ (docs/theory.md §1, "Exact spectra").
+    """The neural tangent kernel (NTK) of a classifier, of all its logits on all its samples.
 
+    Θ = J Jᵀ (docs/theory.md §1, "Exact spectra").
     Linear layers, 2-d convolutions, batch and layer normalisation and embeddings add their share
     by a formula from inputs and errors; parameters that are shared, tied, used outside their
     module or belong to anything else, by rows of the Jacobian. The result is compared with one
@@ -146,7 +153,7 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
         add_jacobian(theta, problem, problem.space.names, block)
         mirror(theta)
     ordered = tuple(name for name in problem.space.names if name in by_formula)
-    return TangentKernel(theta, problem.fingerprint(), ordered)
+    return TangentKernel(matrix=theta, fingerprint=problem.fingerprint(), by_formula=ordered)
 
 
 def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
@@ -158,7 +165,7 @@ def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
     pulled = problem.engine.vjp(r.view(shape))
     expected = problem.engine.jvp(pulled.contiguous()).flatten()
     found = (theta @ r.to(theta.dtype)).double()
-    tolerance = 10 * torch.finfo(theta.dtype).eps ** 0.5
+    tolerance = 10 * torch.finfo(problem.precision).eps ** 0.5
     return float((found - expected).norm()) <= tolerance * float(expected.norm())
 
 
@@ -187,7 +194,7 @@ def _add_layers(
         together = _first_that_fit(shares, numbers)
         shares = shares[len(together) :]
         in_batch = sum(share.size.errors for share in together)
-        for rows, part in _parts(problem, max(1, numbers // max(in_batch, 1))):
+        for rows, part in problem.functions(max(1, numbers // max(in_batch, 1))):
             taken = record(part, [share.layer for share in together])
             for share, (observed, deltas) in zip(together, taken, strict=True):
                 share.take(rows, observed, deltas)
@@ -204,13 +211,3 @@ def _first_that_fit(shares: list[Share], numbers: int) -> list[Share]:
             break
         chosen.append(share)
     return chosen
-
-
-def _parts(problem: Problem, samples: int) -> Iterator[tuple[slice, LogitFunction]]:
-    """The batches, cut into parts of at most so many samples."""
-    for rows, function in problem.functions():
-        for start in range(rows.start, rows.stop, samples):
-            part = slice(start, min(start + samples, rows.stop))
-            index = torch.arange(part.start - rows.start, part.stop - rows.start)
-            whole = part == rows
-            yield part, function if whole else function.pick(index.to(problem.device))

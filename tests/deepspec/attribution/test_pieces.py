@@ -183,7 +183,7 @@ def test_summaries_of_parts(
 
 
 def test_eigenvalues_of_parts_are_ordered() -> None:
-    """λ_i(G) ≥ λ_i(G1+2) ≥ λ_i(G1) ([000] Fig. 7): always, as every part is PSD."""
+    """λ_i(G) ≥ λ_i(G1+2) ≥ λ_i(G1) (Papyan 2019, Fig. 7): always, as every part is PSD."""
     problem, S = trained_like()
     for convention in ("jmlr2020", "icml2019"):
         array = gradients(problem, convention)
@@ -315,4 +315,4 @@ def test_bounds_do_where_nothing_reaches_the_edge(monkeypatch: pytest.MonkeyPatc
     assert bool((side.projected >= left - 1e-9).all())
     e = side.spectra[2]
     assert (e.operator, len(e.top)) == ("E", 0)
-    assert e.end == pytest.approx(float(of_e[0]), rel=1e-6)
+    assert (1 - 1e-9) * float(of_e[0]) <= e.end <= 1.001 * float(of_e[0])
