@@ -243,6 +243,7 @@ def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dic
     array = gradients(problem, settings.convention)
     place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
+    require_memory(array, cost)
     stages = _stages(array, problem, settings, place, cost)
 
     def shares(_: Path | None) -> dict[str, float]:

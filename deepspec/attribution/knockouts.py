@@ -28,7 +28,7 @@ from deepspec.storage.display import Result, Table, Tabular
 
 LOOSE, TIGHT = 1e-3, 1e-7
 # All eigenvalues of a matrix cost less than a few of them where it is no larger, or they are many.
-DENSE_UP_TO, FEW_OF_MANY = 1000, 20
+DENSE_UP_TO, FEW_OF_MANY = 2000, 20
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -11,6 +11,7 @@ import deepspec
 from deepspec.attribution import judge
 from deepspec.attribution.alignment import mean_square, principal_cosines, share_inside
 from deepspec.attribution.bulk_energy import RelabelledResidual
+from deepspec.attribution.cost import estimate
 from deepspec.attribution.decomposition import decompose, measure_means, total_trace
 from deepspec.attribution.gauss_newton_claims import above
 from deepspec.attribution.hessian_claims import HessianSide, excess_removed, hessian_side
@@ -18,6 +19,7 @@ from deepspec.attribution.measurement import Settings, measure
 from deepspec.attribution.predicted_outliers import coupled_values, predict_outliers
 from deepspec.attribution.verdicts import exceeds
 from deepspec.class_structure import gradients
+from deepspec.class_structure.parts import BetweenClass, OwnClass
 from deepspec.class_structure.rows import GradientRows, RowsGram
 from deepspec.class_structure.two_way import two_way_layout
 from tests import oracles
@@ -316,3 +318,31 @@ def test_bounds_do_where_nothing_reaches_the_edge(monkeypatch: pytest.MonkeyPatc
     e = side.spectra[2]
     assert (e.operator, len(e.top)) == ("E", 0)
     assert (1 - 1e-9) * float(of_e[0]) <= e.end <= 1.001 * float(of_e[0])
+
+
+def test_what_does_not_fit_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C = 1,000 and n = 1,000 died of an 8 GB allocation in the middle."""
+    monkeypatch.setattr("deepspec.attribution.cost.free_memory", lambda device: 16 * 10**9)
+    labels = torch.arange(1000)
+    array = deepspec.ClassArray(torch.zeros(1000, 1000, 1), labels)
+    with pytest.raises(MemoryError, match=r"1,000 samples of 1,000 classes .* 16 GB are free"):
+        deepspec.attribute(array)
+    small = deepspec.ClassArray(torch.ones(8, 2, 3), torch.arange(2).repeat(4))
+    assert estimate(small, None, Settings()).memory < 10**5
+
+
+def test_bases_of_class_means_are_as_large_as_they_have_to_be() -> None:
+    """By cells, those of 300 classes would go through an array of 300³ or even 300⁴ numbers."""
+    classes = 300
+    array = deepspec.ClassArray(torch.ones(classes, classes, 1), torch.arange(classes))
+    for kind in (BetweenClass, OwnClass):
+        part = kind(array.cells)
+        assert part.basis.shape == (classes**2, classes)
+        assert torch.equal(
+            part.basis.square().sum(dim=0).round(decimals=9), torch.ones(classes).double()
+        )
+        column = torch.zeros(classes**2, 1).double()
+        column[: 2 * classes] = torch.linspace(0, 1, 2 * classes).double()[:, None]
+        expected = part.on_rows(column)
+        found = part.basis @ (part.basis.T @ column)
+        assert float((found - expected).abs().max()) < 1e-12
