@@ -83,6 +83,14 @@ def neural_collapse_inside(
 ) -> NeuralCollapse:
     """The same of a hidden layer, whose weight has no row for each class.
 
+    ``nc1`` and ``nc2`` are as in :func:`neural_collapse`, and
+
+    - ``nc3``: the mean squared sine of the angles between the span of the centred class means
+      and the weight's top right singular vectors, as many (Rangamani et al. 2023); NaN without
+      a weight
+    - ``nc4``: the share of samples that the *net* puts elsewhere (``chosen``) than the nearest
+      class mean of this layer does
+
     Raises
     ------
     ValueError

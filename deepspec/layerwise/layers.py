@@ -16,12 +16,13 @@ from deepspec.problem import Problem
 
 
 class Layers:
-    """A net's layers in the order they are used: ``layers[0]``, ``layers["features.3"]``.
+    """The layers of a net in the order they are used, each with its features and errors.
 
-    Papyan (2020) §7: class structure is made layer by layer, in features, backpropagated errors
-    and weights. A layer is a module that is called once and whose parameters in θ have a formula
-    (Linear, Conv1d, Conv2d, Embedding, normalisations); ``left_out`` says of every other module
-    with parameters in θ why it is none, and asking for it raises.
+    ``layers[0]`` or ``layers["features.3"]``. Papyan (2020) §7: class structure is made layer by
+    layer, in features, backpropagated errors and weights. A layer is a module that is called once
+    and whose parameters in θ have a formula (Linear, Conv1d, Conv2d, Embedding, projections of
+    attention, normalisations); ``left_out`` says of every other module with parameters in θ why it
+    is none, and asking for it raises.
 
     Parameters
     ----------
