@@ -7,9 +7,10 @@ from deepspec.layerwise.agreement import (
     curvature_agreement,
     layer_agreement,
 )
-from deepspec.layerwise.collapse import neural_collapse
-from deepspec.layerwise.layers import Layer, Layers
-from deepspec.layerwise.mean_products import MeanProducts
+from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse
+from deepspec.layerwise.layer import Layer
+from deepspec.layerwise.layers import Layers
+from deepspec.layerwise.products_of_means import MeanProducts
 from deepspec.layerwise.weights import WeightKnockout
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Layer",
     "Layers",
     "MeanProducts",
+    "NeuralCollapse",
     "WeightKnockout",
     "curvature_agreement",
     "layer_agreement",

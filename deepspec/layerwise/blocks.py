@@ -12,7 +12,7 @@ from torch import Tensor
 from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.gram import nonzero
 from deepspec.layerwise.by_class import ClassKronecker
-from deepspec.layerwise.layers import Layer
+from deepspec.layerwise.layer import Layer
 from deepspec.layerwise.one_product import diagonal_of_curvature
 from deepspec.layerwise.sides import (
     Batches,

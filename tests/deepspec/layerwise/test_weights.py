@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from deepspec import Layers, Problem
 from deepspec.layerwise.collapse import neural_collapse, neural_collapse_inside
-from deepspec.layerwise.mean_products import MeanProducts, squared_norms
+from deepspec.layerwise.products_of_means import MeanProducts, squared_norms
 from deepspec.layerwise.weights import WeightKnockout
 from tests import oracles
 from tests.cases import CASES
@@ -106,8 +106,12 @@ def test_no_weight_decay_no_class_part(tmp_path: object) -> None:
 # ---- products of means --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("room", [1, 2**28])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_products_of_means_beside_mean_gradients(case: object) -> None:
+def test_products_of_means_beside_mean_gradients(
+    case: object, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepspec.layerwise.products_of_means.BYTES_AT_ONCE", room)
     model, problem = problem_of(case)
     _, features, labels = case.build()
     n, C = len(labels), case.num_classes
