@@ -32,6 +32,7 @@ ORDER = {
     "deepspec": [
         "memory",
         "classifier",
+        "losses",
         "layers",
         "engine",
         "problem",

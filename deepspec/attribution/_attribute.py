@@ -98,7 +98,7 @@ def attribute(
         seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
     array = _array_of(problem, convention)
     net = problem if isinstance(problem, Problem) else None
-    large = net is not None and net.size * net.num_samples > LARGE
+    large = net is not None and net.size * net.num_rows > LARGE
     settings = Settings(
         convention=convention,
         seed=seed,

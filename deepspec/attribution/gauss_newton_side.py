@@ -26,9 +26,9 @@ from deepspec.attribution.spectra import (
 from deepspec.attribution.split import KnockoutRecord, MeansMap
 from deepspec.attribution.verdicts import Finding
 from deepspec.class_structure.array import ClassArray
-from deepspec.class_structure.cells import Convention, weigh_gradients
+from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.parts import PARTS, CellMeans, Part
-from deepspec.class_structure.rows import GradientRows
+from deepspec.class_structure.rows import GradientRows, cells_of
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 
 
@@ -122,8 +122,7 @@ def _decompositions(measured: Measurement, total: float) -> tuple[Decomposition,
     wanted: list[tuple[str, ClassArray]] = [(settings.convention, measured.array)]
     if isinstance(rows, GradientRows):
         other: Convention = "icml2019" if settings.convention == "jmlr2020" else "jmlr2020"
-        problem = rows.problem
-        cells = weigh_gradients(problem.log_probabilities, problem.labels, rows.dtype, other)
+        cells = cells_of(rows.problem, other)
         wanted.append((other, ClassArray.of(rows, cells)))
     found = []
     for convention, array in wanted:

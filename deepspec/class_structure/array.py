@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepspec.class_structure.cells import Cells, Convention, weigh_cells, weigh_gradients
+from deepspec.class_structure.cells import Cells, Convention, weigh_cells
 from deepspec.class_structure.gram import Gram, descending, form_gram, nonzero
 from deepspec.class_structure.parts import PARTS, CellMeans, MeanPart, Part, part
-from deepspec.class_structure.rows import GradientRows, Rows, TensorRows
+from deepspec.class_structure.rows import GradientRows, Rows, TensorRows, cells_of
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 from deepspec.operators import SymmetricOperator
+from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
 
 How = Literal["subtraction", "projection"]
@@ -199,8 +200,9 @@ def gradients(problem: Problem, convention: Convention = "jmlr2020") -> ClassArr
     >>> array.eigenvalues().numpy().round(9)
     array([0.75, 0.25])
     """
+    require_problem(problem)
+    cells = cells_of(problem, convention)
     rows = GradientRows(problem)
-    cells = weigh_gradients(problem.log_probabilities, problem.labels, problem.dtype, convention)
     return ClassArray.of(rows, cells)
 
 

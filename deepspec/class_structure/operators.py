@@ -6,9 +6,9 @@ from functools import cached_property
 
 import torch
 
-from deepspec.class_structure.cells import Convention, weigh_gradients
+from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.parts import part
-from deepspec.class_structure.rows import GradientRows, PartForm, SoftmaxDirections
+from deepspec.class_structure.rows import GradientRows, PartForm, SoftmaxDirections, cells_of
 from deepspec.operators import PullbackOperator
 from deepspec.operators.on_problem import require_problem
 from deepspec.operators.pullback import combine
@@ -35,9 +35,7 @@ class ClassStructure:
         require_problem(problem)
         self.problem = problem
         self.convention = convention
-        self.cells = weigh_gradients(
-            problem.log_probabilities, problem.labels, problem.dtype, convention
-        )
+        self.cells = cells_of(problem, convention)
         self._rows = GradientRows(problem)
 
     def __repr__(self) -> str:

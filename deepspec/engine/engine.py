@@ -21,7 +21,9 @@ from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jac
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-RowKernel = Callable[[Float[Tensor, "b C k"], slice], Float[Tensor, "b C k"]]
+Outputs = Callable[[], Float[Tensor, "b C"]]
+RowKernel = Callable[[Float[Tensor, "b C k"], slice, Outputs], Float[Tensor, "b C k"]]
+RowVector = Callable[[slice, Outputs], Float[Tensor, "b C"]]
 Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
 
 
@@ -77,6 +79,9 @@ class Engine:
         Bytes, or a share of the free memory, that batches may hold between products.
     halve
         Halves the batches; returns false if they hold a single sample already.
+    logit_memory
+        Bytes that arrays of rows × logits in float64 may take at a time; None where they are
+        small, and all of a batch is worked on at once.
     """
 
     def __init__(
@@ -88,10 +93,11 @@ class Engine:
         device: torch.device,
         memory_budget: int | float,
         halve: Callable[[], bool],
+        logit_memory: int | None = None,
     ) -> None:
         self._functions = functions
         self.space, self.dtype, self.device = space, dtype, device
-        self._halve = halve
+        self._halve, self._num_classes, self._logit_memory = halve, num_classes, logit_memory
         self.autotuner = Autotuner()
         self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
         #: Columns multiplied so far, by kind of product.
@@ -123,8 +129,51 @@ class Engine:
         self.spent["pullback"] += columns.shape[1]
         result = self._zeros(columns.shape[1])
         for rows, batch in self._batches():
-            self._vjp(batch, kernel(self._jvp(batch, columns), rows), result)
+            if self._logit_memory is None:
+                pushed = kernel(self._jvp(batch, columns), rows, batch.outputs)
+                self._vjp(batch, pushed, result)
+                continue
+            for column, into in zip(columns.T, result, strict=True):
+                batch.vjp(self._in_pieces(batch, kernel, column.contiguous(), rows), into)
         return result.T
+
+    def _in_pieces(
+        self, batch: JacobianProducts, kernel: RowKernel, column: Float[Tensor, " p"], rows: slice
+    ) -> Float[Tensor, "b C"]:
+        """K J v of a batch in place of J v, float64 for a few rows at a time only."""
+        pushed = batch.jvp(column)
+        shared = pushed.untyped_storage().data_ptr() == column.untyped_storage().data_ptr()
+        if shared or not pushed.is_contiguous():  # an output that is a parameter as it is
+            pushed = pushed.clone(memory_format=torch.contiguous_format)
+        for part in self._pieces(len(pushed)):
+            place = slice(rows.start + part.start, rows.start + part.stop)
+            image = kernel(
+                pushed[part, :, None].double(), place, lambda part=part: batch.outputs()[part]
+            )
+            pushed[part] = image[:, :, 0].to(pushed.dtype)
+        return pushed
+
+    def _pieces(self, rows: int) -> Iterator[slice]:
+        """Rows, as many at a time as the memory for logits allows."""
+        memory = self._logit_memory
+        # In float64: the columns, their image, probabilities and what lies between.
+        few = rows if memory is None else max(1, memory // (32 * self._num_classes))
+        for start in range(0, rows, max(few, 1)):
+            yield slice(start, min(start + few, rows))
+
+    @_with_smaller_batches
+    def pull(self, coefficients: RowVector) -> Float[Tensor, " p"]:
+        """Jᵀ r for an r that is made batch by batch, from the logits if need be."""
+        self.spent["vjp"] += 1
+        result = self._zeros(1)
+        for rows, batch in self._batches():
+            parts = []
+            for part in self._pieces(rows.stop - rows.start):
+                place = slice(rows.start + part.start, rows.start + part.stop)
+                found = coefficients(place, lambda part=part, batch=batch: batch.outputs()[part])
+                parts.append(found.to(self.dtype))
+            self._vjp(batch, torch.cat(parts)[:, :, None], result)
+        return result[0]
 
     @_with_smaller_batches
     def pullback_product(
@@ -159,7 +208,7 @@ class Engine:
     def hvp(
         self, kind: str, gradients: LogitGradients, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "p k"]:
-        """Σ_b ∇²φ_b V, ``gradients(rows)`` being ∂φ_b/∂(logits) as a function of the logits.
+        """Σ_b ∇²φ_b V, ``gradients(rows, function)`` giving ∂φ_b/∂(logits) by the logits.
 
         ``kind`` names φ, so that what :meth:`reserve_hessian` keeps for it is found again.
         """
@@ -170,8 +219,9 @@ class Engine:
             if index < len(held):
                 product = held[index].product
             else:
-                nesting = self.autotuner.nesting(function, gradients(rows))
-                product = nesting(function, gradients(rows)).product
+                gradient = gradients(rows, function)
+                nesting = self.autotuner.nesting(function, gradient)
+                product = nesting(function, gradient).product
             for column, into in zip(columns.T, result, strict=True):
                 product(column.contiguous(), into)
         return result.T

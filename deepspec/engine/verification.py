@@ -62,7 +62,15 @@ class DoubleFunction(LogitFunction):
         inputs = move(few.inputs, device, torch.float64)
         named = space.unflatten(theta)
         return DoubleFunction(
-            few.model, space, named, constants, inputs, few.samples, logits=few.logits
+            few.model,
+            space,
+            named,
+            constants,
+            inputs,
+            few.samples,
+            logits=few.logits,
+            layout=few.layout,
+            mask=few.mask,
         )
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:

@@ -83,8 +83,12 @@ def layers_with_formula(function: LogitFunction) -> list[Layer]:
     """Layers that are called once, and whose parameters are used there and nowhere else.
 
     A parameter's uses are the edges that lead to it in the graph of the logits, so a weight
-    that is tied, shared, or read by a function elsewhere in the model is noticed.
+    that is tied, shared, or read by a function elsewhere in the model is noticed. Where a sample
+    has several rows (tokens, pixels) there are none: an error δ then belongs to a row, and what
+    layers see to a sample of several.
     """
+    if not function.has_one_row_a_sample:
+        return []
     few = function.head(min(3, function.samples))
     dtype = next(iter(function.parameters.values())).dtype
     candidates = {}

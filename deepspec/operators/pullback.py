@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.classifier.softmax import mean_minus_each
+from deepspec.engine.engine import Outputs
 from deepspec.operators._contract import check_factor
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.combination import sum_in_words
@@ -30,28 +30,34 @@ class LogitForm(ABC):
 
 
 class PerSampleForm(LogitForm):
-    """A kernel that acts on each sample's C logits alone: K = blkdiag(K_1, …, K_n)."""
+    """A kernel that acts on each row's C logits alone: K = blkdiag(K_1, …, K_R)."""
 
     @abstractmethod
-    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
-        """K restricted to some samples, times their columns."""
+    def on_rows(
+        self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs | None = None
+    ) -> Float[Tensor, "b C k"]:
+        """K restricted to some rows, times their columns; ``outputs`` gives the rows' logits."""
 
-    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+    def __call__(self, columns: Float[Tensor, "R C k"]) -> Float[Tensor, "R C k"]:
         return self.on_rows(columns, slice(None))
 
 
 @dataclass(frozen=True, eq=False)
-class SoftmaxHessian(PerSampleForm):
-    """∂²(mean cross-entropy)/∂(logits)²: (diag p_i − p_i p_iᵀ)/n on sample i.
+class LossHessian(PerSampleForm):
+    """∂²(loss)/∂(outputs)²: w_i ∂²ℓ_i/∂f² on row i, (diag p_i − p_i p_iᵀ)/n for cross-entropy.
 
     Papyan (2020), eq. 5.1.
     """
 
-    probabilities: Float[Tensor, "n C"]
+    problem: Problem
 
-    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
-        p = self.probabilities[rows]
-        return -p[:, :, None] * mean_minus_each(p, columns) / len(self.probabilities)
+    def on_rows(
+        self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs | None = None
+    ) -> Float[Tensor, "b C k"]:
+        problem = self.problem
+        state = problem.states(rows, outputs)
+        image = problem.criterion.hessian(state, problem.hessian_targets(rows), columns)
+        return image * problem.weights[rows, None, None]
 
     def describe(self) -> str:
         return "G"
@@ -76,11 +82,13 @@ class FormCombination(LogitForm):
 class PerSampleCombination(FormCombination, PerSampleForm):
     """Σ a_i K_i of kernels that each act on a sample alone, and so does their sum."""
 
-    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+    def on_rows(
+        self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs | None = None
+    ) -> Float[Tensor, "b C k"]:
         total = torch.zeros_like(columns)
         for factor, kernel in self.terms:
             assert isinstance(kernel, PerSampleForm)
-            total.add_(kernel.on_rows(columns, rows), alpha=factor)
+            total.add_(kernel.on_rows(columns, rows, outputs), alpha=factor)
         return total
 
 
@@ -141,9 +149,10 @@ class PullbackOperator(ProblemOperator):
 
 
 class GaussNewton(PullbackOperator):
-    """G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Gauss-Newton or Fisher matrix.
+    """G = Σ_i w_i J_iᵀ (∂²ℓ_i/∂f²) J_i, the Gauss-Newton matrix of the loss.
 
-    Papyan (2020), eq. 5.1.
+    For cross-entropy Σ_i w_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Fisher matrix, w_i = 1/n where
+    rows count alike (Papyan 2020, eq. 5.1).
 
     >>> model = torch.nn.Linear(2, 2)
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
@@ -154,4 +163,4 @@ class GaussNewton(PullbackOperator):
 
     def __init__(self, problem: Problem) -> None:
         require_problem(problem)
-        super().__init__(problem, SoftmaxHessian(problem.probabilities))
+        super().__init__(problem, LossHessian(problem))
