@@ -1,5 +1,6 @@
 """Class structure in the spectra of trained PyTorch classifiers."""
 
+from deepspec import losses
 from deepspec.attribution import Attribution, attribute
 from deepspec.class_structure import (
     ClassArray,
@@ -92,6 +93,7 @@ __all__ = [
     "kernel_polynomial_density",
     "lanczos",
     "log_spectral_density",
+    "losses",
     "own_class_means",
     "spectral_density",
     "subspace_iteration",

@@ -145,8 +145,10 @@ def as_patterns(parameters: Patterns) -> tuple[str | re.Pattern[str], ...]:
         If one is neither a text nor a compiled regular expression; ValueError if there is none, or
         a text is no regular expression.
     """
-    single = isinstance(parameters, str | re.Pattern)
-    found: tuple[Any, ...] = (parameters,) if single else tuple(parameters)
+    found: tuple[Any, ...]
+    if not isinstance(parameters, str | re.Pattern | Sequence):
+        parameters = (parameters,)
+    found = (parameters,) if isinstance(parameters, str | re.Pattern) else tuple(parameters)
     for pattern in found:
         if not isinstance(pattern, str | re.Pattern):
             raise TypeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -147,9 +147,7 @@ class Engine:
             pushed = pushed.clone(memory_format=torch.contiguous_format)
         for part in self._pieces(len(pushed)):
             place = slice(rows.start + part.start, rows.start + part.stop)
-            image = kernel(
-                pushed[part, :, None].double(), place, lambda part=part: batch.outputs()[part]
-            )
+            image = kernel(pushed[part, :, None].double(), place, partial(_outputs, batch, part))
             pushed[part] = image[:, :, 0].to(pushed.dtype)
         return pushed
 
@@ -170,7 +168,7 @@ class Engine:
             parts = []
             for part in self._pieces(rows.stop - rows.start):
                 place = slice(rows.start + part.start, rows.start + part.stop)
-                found = coefficients(place, lambda part=part, batch=batch: batch.outputs()[part])
+                found = coefficients(place, partial(_outputs, batch, part))
                 parts.append(found.to(self.dtype))
             self._vjp(batch, torch.cat(parts)[:, :, None], result)
         return result[0]
@@ -295,3 +293,8 @@ class Engine:
 
     def _zeros(self, count: int) -> Float[Tensor, "k p"]:
         return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)
+
+
+def _outputs(batch: JacobianProducts, rows: slice) -> Float[Tensor, "b C"]:
+    """The logits of some rows of a batch."""
+    return batch.outputs()[rows]
