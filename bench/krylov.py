@@ -31,18 +31,18 @@ from deepspec.zoo.networks import mlp
 from deepspec.zoo.training import train
 
 COUNT, TOLERANCE, STEPS = 10, 1e-6, 128
-LIMIT = 2000  # products, after which a contender is out
+LIMIT = 2000  # matvecs, after which a contender is out
 
 
 class Spent(RuntimeError):
-    """A contender took more products than it may."""
+    """A contender took more matvecs than it may."""
 
 
 class Counted(SymmetricOperator):
     """An operator that counts its products."""
 
     def __init__(self, operator: SymmetricOperator) -> None:
-        self.operator, self.products = operator, 0
+        self.operator, self.matvecs = operator, 0
 
     @property
     def size(self) -> int:
@@ -60,9 +60,9 @@ class Counted(SymmetricOperator):
         self.operator.prepare(matvecs)
 
     def _product(self, columns: Tensor) -> Tensor:
-        if self.products >= LIMIT:
+        if self.matvecs >= LIMIT:
             raise Spent
-        self.products += columns.shape[1]
+        self.matvecs += columns.shape[1]
         return self.operator @ columns
 
 
@@ -164,13 +164,13 @@ def problem() -> Problem:
 def pairs_table(A: Counted) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
     for name, work in pair_contenders(A).items():
-        A.products = 0
+        A.matvecs = 0
         start = time.perf_counter()
         values, vectors = work()
-        seconds, products = time.perf_counter() - start, A.products
+        seconds, matvecs = time.perf_counter() - start, A.matvecs
         residual = (A @ vectors - vectors * values).norm(dim=0) / values.abs()
         rows[name] = {
-            "products": products,
+            "matvecs": matvecs,
             "seconds": seconds,
             "worst relative residual": float(residual.max()),
         }
@@ -180,12 +180,12 @@ def pairs_table(A: Counted) -> dict[str, dict[str, float]]:
 def density_table(A: Counted) -> dict[str, dict[str, float]]:
     rows = {}
     for name, work in density_contenders(A).items():
-        A.products = 0
+        A.matvecs = 0
         try:
             seconds = once(work)
         except Spent:
             seconds = math.inf
-        rows[name] = {"products": A.products, "seconds": seconds}
+        rows[name] = {"matvecs": A.matvecs, "seconds": seconds}
     return rows
 
 
@@ -239,11 +239,11 @@ def arithmetic(A: SymmetricOperator) -> float:
 def show(console: Console, title: str, rows: dict[str, dict[str, float]]) -> None:
     table = Table(title=title)
     columns = list(next(iter(rows.values())))
-    for head in ["", *columns, "products, ratio", "seconds, ratio"]:
+    for head in ["", *columns, "matvecs, ratio", "seconds, ratio"]:
         table.add_column(head, justify="left" if not head else "right")
     ours = rows["deepspec"]
     for name, row in rows.items():
-        ratios = [f"{row[k] / ours[k]:.2f}" for k in ("products", "seconds")]
+        ratios = [f"{row[k] / ours[k]:.2f}" for k in ("matvecs", "seconds")]
         table.add_row(name, *(f"{row[c]:.3g}" for c in columns), *ratios)
     console.print(table)
 

@@ -55,9 +55,9 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
         "ks_predicted_for_fast": math.sqrt(math.pi / 2)
         * math.log(2)
         * math.sqrt(2 / (ROWS * PROBES)),
-        "products_slow": float(slow.quadrature.products),
-        "products_fast": float(fast.quadrature.products),
-        "products_kpm": float(series.products),
+        "matvecs_slow": float(slow.quadrature.matvecs),
+        "matvecs_fast": float(fast.quadrature.matvecs),
+        "matvecs_kpm": float(series.matvecs),
         "ghosts_per_probe": float(fast.quadrature.ghosts.sum()) / PROBES,
         "exponent_per_log": law.exponent,
         "exponent_error": law.exponent_error,
@@ -75,7 +75,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
         and numbers["ks_fast"] < 2 * numbers["ks_predicted_for_fast"]
         and numbers["ks_kpm"] > 10 * numbers["ks_fast"],
         finding=(
-            f"KS distance at {STEPS * PROBES} products each (KPM: {series.products}): SlowLanczos "
+            f"KS distance at {STEPS * PROBES} products each (KPM: {series.matvecs}): SlowLanczos "
             f"{numbers['ks_slow']:.4f}; FastLanczos {numbers['ks_fast']:.4f}, where random weights "
             f"alone give {numbers['ks_predicted_for_fast']:.4f} on 500 eigenvalues; KPM "
             f"{numbers['ks_kpm']:.2f}, which cannot see six decades"

@@ -31,7 +31,7 @@ def explore(
 ) -> None:
     """A page to move D, C, t, N and α on, with every level beside; until interrupted.
 
-    Needs the extra deepspec[explore].
+    Needs the extra deepspec-ccm[explore].
 
     Example: ccm explore --dim 1000 --classes 10 --snr 3 --per-class 1000
     """

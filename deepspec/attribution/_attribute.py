@@ -253,8 +253,8 @@ def _split(
         hessian_projected=of_g.top[:0] if of_hessian is None else of_hessian.projected,
         alignment=None if of_hessian is None else of_hessian.alignment,
         **{**vars(of_g), "findings": of_g.findings + (of_hessian.findings if of_hessian else ())},
-        seconds=stages.seconds,
-        matvecs=stages.matvecs,
+        seconds_by_stage=stages.seconds,
+        matvecs_by_stage=stages.matvecs,
         without_hessian=missing,
     )
 

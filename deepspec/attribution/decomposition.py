@@ -24,7 +24,7 @@ from deepspec.krylov import Estimate, trace
 from deepspec.operators import Projector, SymmetricOperator
 
 MOST_CELLS = 1024
-PRODUCTS_FOR_TRACE = 48
+MATVECS_FOR_TRACE = 48
 FEW = 10
 
 
@@ -161,7 +161,7 @@ def decompose(
         else:
             inside = operator.project_out(_Complement(part))
             kept = top_values(inside, few)
-            size = trace(inside, PRODUCTS_FOR_TRACE, generator=stream(seed, "trace")).value
+            size = trace(inside, MATVECS_FOR_TRACE, generator=stream(seed, "trace")).value
         summaries.append(PartSummary(part.name, part.rank, size, size / whole_trace, kept))
     within = WithinClass(cells)
     size = whole_trace - summaries[-1].trace
@@ -206,7 +206,7 @@ def total_trace(operator: SymmetricOperator, seed: int) -> Estimate:
     """tr S = tr V: exact where S is formed, else estimated with its standard error."""
     if isinstance(operator, Gram):
         return exactly(operator.trace())
-    return trace(operator, PRODUCTS_FOR_TRACE, generator=stream(seed, "trace"))
+    return trace(operator, MATVECS_FOR_TRACE, generator=stream(seed, "trace"))
 
 
 def exactly(value: float) -> Estimate:

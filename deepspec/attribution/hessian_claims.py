@@ -39,7 +39,7 @@ from deepspec.problem import Problem
 
 PROBES = 4
 SPARE_PAIRS = 2
-PRODUCTS_A_PAIR = 8
+MATVECS_A_PAIR = 8
 STEPS_BEYOND = 30
 
 
@@ -183,7 +183,7 @@ def _as_far_as_affordable(
     """Top eigenpairs inside a bulk, where gaps are small: the Ritz pairs after some products."""
     most = STEPS_BEYOND + count
     try:
-        return top_eigenpairs(operator, count, tol=tol, seed=seed, max_products=most)
+        return top_eigenpairs(operator, count, tol=tol, seed=seed, max_matvecs=most)
     except NotConverged as unfinished:
         pairs = unfinished.pairs
     highest = float((pairs.values.double() + pairs.residuals.double()).max())
@@ -196,7 +196,7 @@ def _as_far_as_affordable(
             tol=tol,
             start=pairs.vectors,
             seed=seed,
-            max_products=PRODUCTS_A_PAIR * count,
+            max_matvecs=MATVECS_A_PAIR * count,
         )
     except NotConverged as unfinished:
         return unfinished.pairs

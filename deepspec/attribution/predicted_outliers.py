@@ -46,9 +46,9 @@ class PredictedOutliers:
         λ_i(G_class).
     means, first_order, root, coupled
         The predictions; NaN in ``root`` where there is none above the spectrum of G_within.
-    products
+    matvecs_each
         Products with S (or G) that each outlier's prediction took, beside those for the means.
-    products_for_means
+    matvecs_for_means
         What the Gram matrix of means cost, for all of them together.
     """
 
@@ -58,8 +58,13 @@ class PredictedOutliers:
     first_order: Float[Tensor, " k"]
     root: Float[Tensor, " k"]
     coupled: Float[Tensor, " k"]
-    products: dict[str, int]
-    products_for_means: int
+    matvecs_each: dict[str, int]
+    matvecs_for_means: int
+
+    @property
+    def matvecs(self) -> int:
+        """Products that all predictions took, those for the means included."""
+        return self.matvecs_for_means + len(self.true) * sum(self.matvecs_each.values())
 
     def relative_error(self, method: str) -> Float[Tensor, " k"]:
         """Prediction over truth, less one."""

@@ -31,7 +31,7 @@ class Spectrum:
     nodes, counts
         Marks for all eigenvalues but the ``top``: Σ counts = dimension − len(top). Exact ones
         count 1 each; those of Lanczos are Gauss nodes, each for a whole neighbourhood.
-    products
+    matvecs
         What the marks cost.
     causes, top_causes
         For each part of G the share it has in every node, and in every top eigenvalue, where that
@@ -44,7 +44,7 @@ class Spectrum:
     top: Float[Tensor, " k"]
     nodes: Float[Tensor, " m"]
     counts: Float[Tensor, " m"]
-    products: int
+    matvecs: int
     causes: dict[str, Float[Tensor, " m"]] = field(default_factory=dict)
     top_causes: dict[str, Float[Tensor, " k"]] = field(default_factory=dict)
 
@@ -99,7 +99,7 @@ def dense_spectrum(name: str, operator: SymmetricOperator, top: int) -> Spectrum
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
     rounding = operator.size * torch.finfo(operator.dtype).eps * float(values.abs().max())
     values[values.abs() <= rounding] = 0.0  # of neither sign
-    return replace(exact_spectrum_of(name, values, top), products=operator.size)
+    return replace(exact_spectrum_of(name, values, top), matvecs=operator.size)
 
 
 def lanczos_spectrum(
@@ -122,7 +122,7 @@ def lanczos_spectrum(
     rest = operator.project_out(ColumnSpace(vectors))
     dimension = rest.size - rest.num_removed
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
-    products = 0
+    matvecs = 0
     causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
         generator = stream(seed, "density", probe)
@@ -133,7 +133,7 @@ def lanczos_spectrum(
         run = lanczos(
             rest, min(steps, dimension), start, "full" if reorthogonalize else "none", seed=seed
         )
-        products += len(run.diagonal)
+        matvecs += len(run.diagonal)
         nodes.append(run.ritz_values)
         counts.append(run.ritz_weights * dimension / probes)
         if parts and run.basis is not None:
@@ -146,7 +146,7 @@ def lanczos_spectrum(
         top.double().cpu(),
         torch.cat(nodes),
         torch.cat(counts),
-        products,
+        matvecs,
         {part: torch.cat(shares) for part, shares in causes.items()},
         shares_of_parts(parts or {}, vectors),
     )

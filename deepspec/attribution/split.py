@@ -65,7 +65,7 @@ class SplitAttribution:
         Where it lies beside the bulk; None where S was not formed.
     exact
         Whether G's spectra are exact or estimated by Lanczos.
-    seconds, matvecs
+    seconds_by_stage, matvecs_by_stage
         What the stages of the work took: time, and products with J, Jᵀ and second derivatives.
     without_hessian
         Why Hess and E are missing, if they are.
@@ -91,13 +91,18 @@ class SplitAttribution:
     layout: TwoWayLayout | None
     means: MeansMap | None
     exact: bool
-    seconds: dict[str, float]
-    matvecs: dict[str, int]
+    seconds_by_stage: dict[str, float]
+    matvecs_by_stage: dict[str, int]
     without_hessian: str
 
     def __repr__(self) -> str:
         answers = ", ".join(f"{f.claim}: {f.answer}" for f in self.findings)
         return f"SplitAttribution({self.samples:,} samples; {answers})"
+
+    @property
+    def matvecs(self) -> int:
+        """Products with J, Jᵀ and second derivatives that all of it took."""
+        return sum(self.matvecs_by_stage.values())
 
     def finding(self, claim: str) -> Finding:
         """The verdict on one claim, by its name in :data:`~deepspec.attribution.CLAIMS`."""

@@ -65,8 +65,8 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
         sentences.append(
             "Averages of gradients alone predict the top "
             f"{'eigenvalue' if len(error) == 1 else f'{len(error)} eigenvalues'} to within "
-            f"{100 * float(means.max()):.0f} %, and with {split.predicted.products['coupled']} "
-            f"products each to within {_error(float(error.max()))}."
+            f"{100 * float(means.max()):.0f} %, and with {split.predicted.matvecs_each['coupled']} "
+            f"matvecs each to within {_error(float(error.max()))}."
         )
     return sentences
 
@@ -186,13 +186,13 @@ def _predicted(split: SplitAttribution) -> Table:
             error = 100 * float(predicted.relative_error(method)[i])
             row.append("–" if math.isnan(value) else f"{value:.4g} ({error:+.1f} %)")
         rows.append(row)
-    spent = predicted.products
+    spent = predicted.matvecs_each
     rows.append(
         [
-            "products",
+            "matvecs",
             "",
             "means",
-            f"{predicted.products_for_means} in all",
+            f"{predicted.matvecs_for_means} in all",
             "+0",
             f"+{spent['root']} each",
             f"+{spent['coupled']} each",

@@ -25,8 +25,8 @@ class Eigenpairs:
     residuals
         ‖A v − λ v‖ for each: an eigenvalue of A lies no further from λ than this. At least
         10 ε ‖A‖, which is what the products' rounding may hide.
-    products
-        How many products with A they cost.
+    matvecs
+        How many products with A they took.
     miss_probability
         A bound on the probability that an eigenvalue that belongs here was missed (another copy
         of a repeated one, say): see :func:`top_eigenpairs`. Small where a gap follows the pairs;
@@ -37,13 +37,13 @@ class Eigenpairs:
     values: Float[Tensor, " k"]
     vectors: Float[Tensor, "p k"]
     residuals: Float[Tensor, " k"]
-    products: int
+    matvecs: int
     miss_probability: float = math.nan
 
     def save(self, folder: str | Path) -> None:
         """Write a JSON manifest and the arrays (safetensors) into a folder."""
         missed = repr(self.miss_probability)
-        manifest = {"kind": "eigenpairs", "products": self.products, "miss_probability": missed}
+        manifest = {"kind": "eigenpairs", "matvecs": self.matvecs, "miss_probability": missed}
         arrays = {"values": self.values, "vectors": self.vectors, "residuals": self.residuals}
         save_state(Path(folder), manifest, arrays)
 
@@ -63,7 +63,7 @@ class Eigenpairs:
             arrays["values"],
             arrays["vectors"],
             arrays["residuals"],
-            manifest["products"],
+            manifest["matvecs"],
             float(manifest["miss_probability"]),
         )
 

@@ -37,7 +37,7 @@ class SearchSpace:
         self.pending: list[int] = []
         self.matrix = np.zeros((0, 0))
         self.coupling = np.zeros((0, 0))  # a row for each pending vector
-        self.products = 0
+        self.matvecs = 0
         self.scale = 0.0
         self._noise = 10 * torch.finfo(A.dtype).eps
         # A Compression's own product projects twice; with rows that are projected once is enough.
@@ -74,12 +74,12 @@ class SearchSpace:
         image = self._multiply(self.rows[row])
         if image.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr():
             image = image.clone()
-        self.products += 1
+        self.matvecs += 1
         if self._keep is not None:
             image = self._keep(image)
         image, coefficients, left = self._orthogonalized(image)
         if not math.isfinite(left):
-            raise not_finite(self.operator, f"product {self.products}")
+            raise not_finite(self.operator, f"product {self.matvecs}")
         size = len(self.members)
         grown = np.zeros((size + 1, size + 1))
         grown[:size, :size] = self.matrix
@@ -158,7 +158,7 @@ class SearchSpace:
         progress = {
             "members": self.members,
             "pending": self.pending,
-            "products": self.products,
+            "matvecs": self.matvecs,
             "scale": self.scale.hex(),
         }
         arrays = {
@@ -190,7 +190,7 @@ class SearchSpace:
         coupling = finite(arrays["coupling"], "the residuals", (len(pending), m), square)
         scale = float.fromhex(progress["scale"])
         require(math.isfinite(scale) and scale >= 0, "the scale")
-        self.products = whole(progress["products"], "the number of products", m)
+        self.matvecs = whole(progress["matvecs"], "the number of matvecs", m)
         self.members, self.pending, self.used, self.scale = members, pending, used, scale
         self.rows[:used] = rows
         self.matrix, self.coupling = matrix.numpy(), coupling.numpy()

@@ -19,7 +19,7 @@ from deepspec.operators.compression import Compression
 from deepspec.storage.checkpoint import Checkpoint, require, whole
 
 # Told to the operator before a search starts; how many there will be is not known then.
-EXPECTED_PRODUCTS = 60
+EXPECTED_MATVECS = 60
 
 KEYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: -values,
@@ -38,25 +38,25 @@ class Search:
         self.k, self.key, self.which, self.tol, self.seed = k, KEYS[which], which, tol, seed
         self.thrown = 0
         self.chain = -1  # members when the verifying vector was thrown in; -1: not verifying
-        self.needed = 0  # products to follow it for
+        self.needed = 0  # matvecs to follow it for
         self.bar = math.inf  # the sum of the values' keys then
         self.missed = 1.0
         self.forgotten = 0.0
 
     def run(self, budget: int, store: Checkpoint | None) -> Eigenpairs:
-        """Search until done, within so many products."""
+        """Search until done, within so many matvecs."""
         space = self.space
-        space.operator.prepare(EXPECTED_PRODUCTS)
-        with progress("eigenpairs", None, space.products) as advance:
+        space.operator.prepare(EXPECTED_MATVECS)
+        with progress("eigenpairs", None, space.matvecs) as advance:
             while not self._done():
-                if space.products >= budget:
+                if space.matvecs >= budget:
                     pairs = self._pairs()
-                    if store is not None:  # with more products allowed it goes on from here
+                    if store is not None:  # with more matvecs allowed it goes on from here
                         store.save(*self.state())
                     raise NotConverged(
-                        f"{space.products} products were not enough for {self.k} pairs at "
+                        f"{space.matvecs} matvecs were not enough for {self.k} pairs at "
                         f"tol={self.tol:g}; residuals are {pairs.residuals.tolist()}. Allow more "
-                        "(max_products), a larger max_subspace, a larger tol or a smaller k; the "
+                        "(max_matvecs), a larger max_subspace, a larger tol or a smaller k; the "
                         "pairs so far are in this error's .pairs",
                         pairs,
                     )
@@ -91,7 +91,7 @@ class Search:
                 space.restart(values[found], coordinates[:, found])
                 space.forget_pending()
                 self.bar, self.chain = total, len(space.members)
-                self.needed = max(6, space.products // 6)
+                self.needed = max(6, space.matvecs // 6)
             elif self.chain >= 0 and self._verified(values, order):
                 return True
             elif space.full:
@@ -126,8 +126,8 @@ class Search:
     def _verified(self, values: np.ndarray, order: np.ndarray) -> bool:
         """Whether the vector thrown in has been followed for long enough."""
         space = self.space
-        products = len(space.members) - self.chain
-        if products < 1:
+        matvecs = len(space.members) - self.chain
+        if matvecs < 1:
             return False
         own = np.linalg.eigvalsh(space.matrix[self.chain :, self.chain :])
         bar = values[order[self.k - 1]]
@@ -140,10 +140,10 @@ class Search:
             ends.append((own[0] - bottom) / max(values[-1] - bottom, 1e-300))
         gap = min(1.0, max(0.0, min(ends)))
         size = dimension(space.operator)
-        bound = 1.648 * math.sqrt(size) * math.exp(-math.sqrt(gap) * (2 * products - 1))
+        bound = 1.648 * math.sqrt(size) * math.exp(-math.sqrt(gap) * (2 * matvecs - 1))
         exhausted = not space.pending  # then it has shown every eigenvalue off the pairs
         self.missed = 0.0 if exhausted else min(1.0, bound)
-        return self.missed < 0.01 or products >= self.needed or exhausted or space.full
+        return self.missed < 0.01 or matvecs >= self.needed or exhausted or space.full
 
     def _pairs(self) -> Eigenpairs:
         space = self.space
@@ -155,7 +155,7 @@ class Search:
             space.combine(coordinates[:, chosen]),
             # Of the recurrence, what was forgotten, and rounding, which neither of them sees.
             torch.from_numpy(np.hypot(residuals[chosen], self.forgotten) + self._floor()).to(like),
-            space.products,
+            space.matvecs,
             self.missed,
         )
 
@@ -175,7 +175,7 @@ class Search:
             whole = float((self.space.operator.operator @ probe).norm())
             allowed = float(pairs.residuals.sum()) + self._noise(whole)
         checked = Eigenpairs(
-            pairs.values, pairs.vectors, pairs.residuals, pairs.products + 1, pairs.miss_probability
+            pairs.values, pairs.vectors, pairs.residuals, pairs.matvecs + 1, pairs.miss_probability
         )
         if found <= allowed:
             return checked
@@ -206,7 +206,7 @@ class Search:
         self.space.restore(saved, arrays)
         self.thrown = whole(saved["thrown"], "the number of random vectors", 0)
         self.chain = whole(saved["chain"], "the verification", -1, len(self.space.members))
-        self.needed = whole(saved["needed"], "the verification", 0, self.space.products + 6)
+        self.needed = whole(saved["needed"], "the verification", 0, self.space.matvecs + 6)
         self.missed, self.forgotten, self.bar = (
             float.fromhex(saved[name]) for name in ("missed", "forgotten", "bar")
         )

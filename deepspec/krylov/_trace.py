@@ -37,12 +37,12 @@ class Estimate:
 
     value: float
     standard_error: float
-    products: int
+    matvecs: int
 
     def save(self, folder: str | Path) -> None:
         """Write a JSON manifest and the arrays (safetensors) into a folder."""
         numbers = torch.tensor([self.value, self.standard_error], dtype=torch.float64)
-        manifest = {"kind": "estimate", "products": self.products}
+        manifest = {"kind": "estimate", "matvecs": self.matvecs}
         save_state(Path(folder), manifest, {"value and standard error": numbers})
 
     @classmethod
@@ -58,12 +58,12 @@ class Estimate:
         if manifest.get("kind") != "estimate":
             raise ValueError(f"expected a saved estimate in {folder}, found {manifest.get('kind')}")
         value, error = arrays["value and standard error"].tolist()
-        return cls(value, error, manifest["products"])
+        return cls(value, error, manifest["matvecs"])
 
 
 def trace(
     A: SymmetricOperator,
-    products: int = 64,
+    matvecs: int = 64,
     *,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -72,7 +72,7 @@ def trace(
 ) -> Estimate:
     """Σ λ_i by XTrace (Epperly, Tropp and Webber, 2024, section 2.1).
 
-    m = products/2 random directions ω_i give a basis Q of AΩ. For each i, the trace on the span of
+    m = matvecs/2 random directions ω_i give a basis Q of AΩ. For each i, the trace on the span of
     the *other* images is exact, and ω_i estimates what is off that span:
 
         t_i = tr Q_iᵀAQ_i + (p − m + 1)/‖u_i‖² u_iᵀAu_i,   u_i = (I − Q_iQ_iᵀ) ω_i.
@@ -88,7 +88,7 @@ def trace(
 
     Parameters
     ----------
-    products
+    matvecs
         At least 4; an odd one is left unused. Taken to no more than 2 p.
     seed, generator
         Where the directions come from.
@@ -99,7 +99,7 @@ def trace(
     Raises
     ------
     ValueError
-        If ``products`` is below 4.
+        If ``matvecs`` is below 4.
     FloatingPointError
         If a product is not finite.
     CheckpointMismatch
@@ -107,11 +107,11 @@ def trace(
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -1.0] + 20 * [0.0], dtype=torch.float64)))
-    >>> round(trace(A, products=8).value, 9)
+    >>> round(trace(A, matvecs=8).value, 9)
     3.0
     """
     chosen = resolve_seed(seed, generator)
-    sketch = _Sketch(A, products, chosen, checkpoint, checkpoint_every)
+    sketch = _Sketch(A, matvecs, chosen, checkpoint, checkpoint_every)
     quadratic = (sketch.directions * sketch.images).sum(0)
     on_span = torch.diagonal(sketch.coarse).sum() - sketch.left_out(sketch.coarse)
     cross = (sketch.across * sketch.inside).sum(0)
@@ -123,7 +123,7 @@ def trace(
 
 def frobenius_norm(
     A: SymmetricOperator,
-    products: int = 64,
+    matvecs: int = 64,
     *,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -138,13 +138,13 @@ def frobenius_norm(
 
     Parameters
     ----------
-    products, seed, generator, checkpoint, checkpoint_every
+    matvecs, seed, generator, checkpoint, checkpoint_every
         As in :func:`trace`.
 
     Raises
     ------
     ValueError
-        If ``products`` is below 4.
+        If ``matvecs`` is below 4.
     FloatingPointError
         If a product is not finite.
     CheckpointMismatch
@@ -152,11 +152,11 @@ def frobenius_norm(
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -3.0] + 20 * [0.0], dtype=torch.float64)))
-    >>> round(frobenius_norm(A, products=8).value, 9)
+    >>> round(frobenius_norm(A, matvecs=8).value, 9)
     5.0
     """
     chosen = resolve_seed(seed, generator)
-    sketch = _Sketch(A, products, chosen, checkpoint, checkpoint_every)
+    sketch = _Sketch(A, matvecs, chosen, checkpoint, checkpoint_every)
     gram = sketch.basis_images.T @ sketch.basis_images
     on_span = torch.diagonal(gram).sum() - sketch.left_out(gram)
     beyond = sketch.images - sketch.basis_images @ sketch.inside
@@ -164,7 +164,7 @@ def frobenius_norm(
     square = sketch.estimate(on_span, beyond.square().sum(0), sketch.dropped**2, size)
     norm = math.sqrt(max(square.value, 0.0))
     error = square.standard_error / (2 * norm) if norm else math.sqrt(square.standard_error)
-    return Estimate(norm, error, square.products)
+    return Estimate(norm, error, square.matvecs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,27 +261,27 @@ class _Sketch:
     def __init__(
         self,
         A: SymmetricOperator,
-        products: int,
+        matvecs: int,
         seed: int,
         checkpoint: str | Path | None,
         checkpoint_every: float,
     ) -> None:
         check_operator(A)
-        check_whole(products, 4, "products")
-        count = min(products // 2, dimension(A))
-        settings = {"products": products, "seed": seed}
+        check_whole(matvecs, 4, "matvecs")
+        count = min(matvecs // 2, dimension(A))
+        settings = {"matvecs": matvecs, "seed": seed}
         store, saved = opened(checkpoint, checkpoint_every, A, "sketch", settings)
         taken = _Products(A, count, seed)
         if store is not None and saved is not None:
             with store.restoring():
                 taken.restore(*saved)
-        A.prepare(products)
+        A.prepare(matvecs)
         found = taken.complete(store)
         basis, self.complete, self.dropped = found.rows.T, found.complete, found.dropped
         self.rounding = ROUNDING * torch.finfo(A.dtype).eps
         self.images, self.basis_images = taken.scaled_images(), found.images.rows.T.double()
         self.directions = taken.probes.double() * math.sqrt(dimension(A))
-        self.products = count + basis.shape[1]
+        self.matvecs = count + basis.shape[1]
         self.coarse = basis.T @ self.basis_images
         self.coarse = (self.coarse + self.coarse.T) / 2
         self.across = self.basis_images.T @ self.directions
@@ -312,4 +312,4 @@ class _Sketch:
         if not self.complete:
             student = float(stdtrit(len(each) - 1, 0.975)) / 1.96
             error = math.hypot(error, SHARED * student * float(each.std()) / len(each) ** 0.5)
-        return Estimate(float(each.mean()), error, self.products)
+        return Estimate(float(each.mean()), error, self.matvecs)

@@ -33,7 +33,7 @@ def top_eigenpairs(
     tol: float = 1e-6,
     *,
     start: Float[Tensor, "p b"] | None = None,
-    max_products: int | None = None,
+    max_matvecs: int | None = None,
     max_subspace: int | None = None,
     seed: int | None = None,
     generator: torch.Generator | None = None,
@@ -71,7 +71,7 @@ def top_eigenpairs(
         Columns that nearly span what is sought, in place of a random vector; class means are the
         natural ones for G. The search starts from the sum of an orthonormal basis of them: one
         vector with a share of each eigenvector sought, which a block would need k products for.
-    max_products
+    max_matvecs
         Default 100 k + 1000.
     max_subspace
         How many vectors of length p may be held while it works: at least k + 5; default
@@ -84,7 +84,7 @@ def top_eigenpairs(
     ValueError
         If ``k``, ``tol``, ``max_subspace`` or ``start`` cannot be right.
     NotConverged
-        When ``max_products`` are spent, or the final check fails; it holds the pairs so far.
+        When ``max_matvecs`` are spent, or the final check fails; it holds the pairs so far.
     FloatingPointError
         If a product is not finite.
 
@@ -97,8 +97,8 @@ def top_eigenpairs(
     start = None if start is None else start.detach()
     capacity = 2 * k + 20 if max_subspace is None else max_subspace
     check_whole(capacity, k + 5, "max_subspace")
-    budget = 100 * k + 1000 if max_products is None else max_products
-    check_whole(budget, 1, "max_products")
+    budget = 100 * k + 1000 if max_matvecs is None else max_matvecs
+    check_whole(budget, 1, "max_matvecs")
     chosen = resolve_seed(seed, generator)
     store = None
     if checkpoint is not None:

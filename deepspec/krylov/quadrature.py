@@ -41,7 +41,7 @@ class Quadrature:
         Ritz values lie beyond.
     epsilon
         The machine precision of the products.
-    products
+    matvecs
         What it cost.
     reorthogonalized
         Whether the runs were SlowLanczos: then there are no ghosts.
@@ -56,7 +56,7 @@ class Quadrature:
     low: float
     high: float
     epsilon: float
-    products: int
+    matvecs: int
     reorthogonalized: bool = False
 
     @cached_property
@@ -180,7 +180,7 @@ class Quadrature:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """As a manifest's entries and arrays."""
-        scalars = ("steps", "dimension", "low", "high", "epsilon", "products", "reorthogonalized")
+        scalars = ("steps", "dimension", "low", "high", "epsilon", "matvecs", "reorthogonalized")
         arrays = ("ritz_values", "ritz_weights", "residual_bounds", "lengths")
         return {n: getattr(self, n) for n in scalars}, {n: getattr(self, n) for n in arrays}
 
@@ -197,7 +197,7 @@ class Quadrature:
             entries["low"],
             entries["high"],
             entries["epsilon"],
-            entries["products"],
+            entries["matvecs"],
             entries["reorthogonalized"],
         )
 

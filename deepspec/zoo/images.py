@@ -71,7 +71,7 @@ class Archive:
         except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
             raise ValueError(
                 f"expected torchvision, to download {self.title}; it cannot be imported "
-                f"({error}). pip install 'deepspec[vision]', or fetch the files yourself"
+                f"({error}). pip install 'deepspec-ccm[vision]', or fetch the files yourself"
             ) from error
         if self.url:
             datasets.utils.download_and_extract_archive(self.url, str(root), md5=self.md5)

@@ -50,7 +50,7 @@ class KernelPolynomialDensity:
         The ends of the range.
     points
         How many grid points.
-    products
+    matvecs
         What it cost, the 32 for the range included.
     """
 
@@ -58,7 +58,7 @@ class KernelPolynomialDensity:
     low: float
     high: float
     points: int
-    products: int
+    matvecs: int
 
     @property
     def spacing(self) -> float:
@@ -103,7 +103,7 @@ class KernelPolynomialDensity:
 
     def save(self, folder: str | Path) -> None:
         """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        numbers = {n: getattr(self, n) for n in ("low", "high", "points", "products")}
+        numbers = {n: getattr(self, n) for n in ("low", "high", "points", "matvecs")}
         curves = {"grid": self.grid, "values": self.values, "moments": self.moments}
         save_state(Path(folder), {"kind": "kernel polynomial density", **numbers}, curves)
 
@@ -122,7 +122,7 @@ class KernelPolynomialDensity:
                 f"expected a saved kernel polynomial density in {folder}, "
                 f"found {manifest.get('kind')}"
             )
-        names = ("low", "high", "points", "products")
+        names = ("low", "high", "points", "matvecs")
         return cls(arrays["moments"], *(manifest[n] for n in names))
 
 
@@ -194,13 +194,13 @@ def kernel_polynomial_density(
         within = None if store is None else replace(store, path=store.path / "range")
         seen = run_probes(A, RANGE_STEPS, 1, chosen, within)
         run.low, run.high = SpectralDensity(seen, 3.0, 2, margin).range
-        run.for_range = seen.products
+        run.for_range = seen.matvecs
     else:
         with store.restoring():
             run.restore(*saved)
     run.complete(store)
-    products = run.for_range + steps * probes
-    return KernelPolynomialDensity(torch.stack(run.rows), run.low, run.high, points, products)
+    matvecs = run.for_range + steps * probes
+    return KernelPolynomialDensity(torch.stack(run.rows), run.low, run.high, points, matvecs)
 
 
 class _Chebyshev:
@@ -272,7 +272,7 @@ class _Moments:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that the next product depends on."""
-        range_found = {"low": self.low.hex(), "high": self.high.hex(), "products": self.for_range}
+        range_found = {"low": self.low.hex(), "high": self.high.hex(), "matvecs": self.for_range}
         arrays = {f"moments {index}": row for index, row in enumerate(self.rows)}
         run = self._running
         if run is not None and run.previous is not None:
@@ -285,7 +285,7 @@ class _Moments:
         range_found = saved["range"]
         self.low, self.high = (float.fromhex(range_found[end]) for end in ("low", "high"))
         require(-math.inf < self.low < self.high < math.inf, "the range")
-        self.for_range = whole(range_found["products"], "the number of products", 0)
+        self.for_range = whole(range_found["matvecs"], "the number of matvecs", 0)
         probes = whole(saved["probes"], "the number of probes", 0, self.probes)
         each, numbers = 2 * self.steps, as_tensor([])
         self.rows = [

@@ -76,7 +76,7 @@ def test_without_panel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         ccm.explorer()
     monkeypatch.setattr("ccm.cli.explore.require_panel", require_panel)
     result = CliRunner().invoke(app, ["explore"])
-    assert (result.exit_code, "deepspec[explore]" in result.stderr) == (2, True)
+    assert (result.exit_code, "deepspec-ccm[explore]" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [["--dim", "5"], ["--alpha", "much"], ["--snr", "99"]])

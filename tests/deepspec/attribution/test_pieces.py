@@ -49,7 +49,7 @@ def test_predictions_bracket_and_reach_the_truth() -> None:
     assert bool(
         (found.relative_error("first_order").abs() < found.relative_error("means").abs()).all()
     )
-    assert max(found.products.values()) <= 20
+    assert max(found.matvecs_each.values()) <= 20
 
 
 def test_an_only_mean_has_an_exact_root() -> None:
@@ -155,7 +155,7 @@ def test_small_hessians_have_exact_spectra() -> None:
         found = torch.cat([spectrum.top, nodes])
         expected = torch.linalg.eigvalsh(matrix).flip(0)
         torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-6)
-        assert spectrum.products == (0 if spectrum.operator == "G" else len(matrix))
+        assert spectrum.matvecs == (0 if spectrum.operator == "G" else len(matrix))
 
 
 @pytest.mark.parametrize("convention", ["jmlr2020", "icml2019"])

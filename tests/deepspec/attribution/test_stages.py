@@ -52,7 +52,7 @@ def test_a_killed_attribution_goes_on_to_the_bit(
         for ours, theirs in zip(found.train.findings, whole.train.findings, strict=True):
             assert (ours.claim, ours.answer) == (theirs.claim, theirs.answer)
             assert ours.removed == theirs.removed or ours.removed != ours.removed
-    assert again.train.matvecs == resumed.train.matvecs
+    assert again.train.matvecs_by_stage == resumed.train.matvecs_by_stage
 
 
 def test_a_checkpoint_of_another_attribution_is_refused(tmp_path: Path) -> None:
@@ -62,7 +62,9 @@ def test_a_checkpoint_of_another_attribution_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_stage_spent_is_said() -> None:
-    spent = attributed(None).train.matvecs
+    found = attributed(None).train
+    spent = found.matvecs_by_stage
+    assert found.matvecs == sum(spent.values())
     assert list(spent) == ["Gram matrix of G", "causes of G", "Hess and E"]
     assert spent["Hess and E"] > 0
 

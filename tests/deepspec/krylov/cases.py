@@ -47,7 +47,7 @@ class Diagonal(SymmetricOperator):
 
     def __init__(self, diagonal: Tensor) -> None:
         self.diagonal = diagonal
-        self.products = 0
+        self.matvecs = 0
 
     @property
     def size(self) -> int:
@@ -62,7 +62,7 @@ class Diagonal(SymmetricOperator):
         return self.diagonal.device
 
     def _product(self, columns: Tensor) -> Tensor:
-        self.products += columns.shape[1]
+        self.matvecs += columns.shape[1]
         return self.diagonal[:, None] * columns
 
 
@@ -81,7 +81,7 @@ class Breaking(Diagonal):
         return {"operator": "diagonal", "sum": float(self.diagonal.sum())}
 
     def _product(self, columns: torch.Tensor) -> torch.Tensor:
-        if 0 <= self.after < self.products + columns.shape[1]:
+        if 0 <= self.after < self.matvecs + columns.shape[1]:
             raise Interrupted
         return super()._product(columns)
 

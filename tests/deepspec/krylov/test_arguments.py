@@ -62,15 +62,15 @@ def test_starts_are_vectors_that_the_operator_takes(start, error, said) -> None:
     columns = start[:, None] if isinstance(start, torch.Tensor) else start
     with pytest.raises(error, match=said):
         top_eigenpairs(A, 3, start=columns)
-    assert A.products == 0
+    assert A.matvecs == 0
 
 
 def test_limits_are_checked_before_the_work() -> None:
     A = Diagonal(torch.linspace(0, 1, 9))
-    with pytest.raises(ValueError, match="max_products of at least 1, got 0"):
-        top_eigenpairs(A, 3, max_products=0)
+    with pytest.raises(ValueError, match="max_matvecs of at least 1, got 0"):
+        top_eigenpairs(A, 3, max_matvecs=0)
     with pytest.raises(ValueError, match="tol above 0"):
         top_eigenpairs(A, 3, tol=float("nan"))
     with pytest.raises(ValueError, match="kappa above 1"):
         spectral_density(A, 3, kappa=float("inf"))
-    assert A.products == 0
+    assert A.matvecs == 0

@@ -110,7 +110,7 @@ def test_wherever_it_stops_it_goes_on(estimate, after: int, tmp_path: Path) -> N
     assert torch.equal(estimate(rest, path), straight)
     again = Breaking(SPECTRUM, -1)
     assert torch.equal(estimate(again, path), straight)
-    assert again.products <= 1  # at most the check of the pairs
+    assert again.matvecs <= 1  # at most the check of the pairs
 
 
 def test_a_compression_can_be_checkpointed(tmp_path: Path) -> None:
@@ -241,15 +241,15 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path
 def test_what_did_not_converge_goes_on_with_more_products(tmp_path: Path) -> None:
     straight = top_eigenpairs(Breaking(SPECTRUM, -1), 5, tol=1e-4)
     with pytest.raises(NotConverged):
-        top_eigenpairs(Breaking(SPECTRUM, -1), 5, tol=1e-4, max_products=20, checkpoint=tmp_path)
+        top_eigenpairs(Breaking(SPECTRUM, -1), 5, tol=1e-4, max_matvecs=20, checkpoint=tmp_path)
     rest = Breaking(SPECTRUM, -1)
     pairs = top_eigenpairs(rest, 5, tol=1e-4, checkpoint=tmp_path)
     assert torch.equal(pairs.vectors, straight.vectors)
-    assert rest.products == straight.products - 20
+    assert rest.matvecs == straight.matvecs - 20
 
 
 def test_the_same_run_drawn_otherwise_shares_its_checkpoint(tmp_path: Path) -> None:
     spectral_density(Breaking(SPECTRUM, -1), 20, 2, checkpoint=tmp_path)
     again = Breaking(SPECTRUM, -1)
     log_spectral_density(again, 20, 2, checkpoint=tmp_path)
-    assert again.products == 0
+    assert again.matvecs == 0

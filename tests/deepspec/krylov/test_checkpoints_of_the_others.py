@@ -59,7 +59,7 @@ def test_wherever_it_stops_it_goes_on(name: str, after: int, tmp_path: Path) -> 
     assert torch.equal(estimate_in(name, Breaking(SPECTRUM, -1), tmp_path), straight)
     again = Breaking(SPECTRUM, -1)
     assert torch.equal(estimate_in(name, again, tmp_path), straight)
-    assert again.products == 0
+    assert again.matvecs == 0
 
 
 @pytest.mark.parametrize("name", ESTIMATES)
@@ -73,11 +73,11 @@ def test_a_run_stopped_at_every_turn_takes_few_products_twice(name: str, tmp_pat
             found = estimate_in(name, A, tmp_path)
         except Interrupted:
             turns += 1
-        taken += A.products
-        assert turns <= whole.products  # else it never goes on
+        taken += A.matvecs
+        assert turns <= whole.matvecs  # else it never goes on
     assert torch.equal(found, expected)
-    assert taken == whole.products
-    assert turns >= whole.products // 10
+    assert taken == whole.matvecs
+    assert turns >= whole.matvecs // 10
 
 
 @pytest.mark.parametrize("name", ESTIMATES)
@@ -124,7 +124,7 @@ def test_another_run_of_the_other_estimators_is_refused_too(tmp_path: Path) -> N
     with pytest.raises(CheckpointMismatch, match="estimator: sketch here, moments there"):
         trace(A, checkpoint=path)
     trace(A, 8, checkpoint=tmp_path / "sketch")
-    with pytest.raises(CheckpointMismatch, match="products: 10 here, 8 there"):
+    with pytest.raises(CheckpointMismatch, match="matvecs: 10 here, 8 there"):
         frobenius_norm(A, 10, checkpoint=tmp_path / "sketch")
     subspace_iteration(A, 2, 3, checkpoint=tmp_path / "subspace")
     with pytest.raises(CheckpointMismatch, match="iterations: 4 here, 3 there"):

@@ -116,9 +116,9 @@ def test_a_full_run_leaves_nothing_open(name: str) -> None:
 def test_redrawing_takes_no_product() -> None:
     A = Diagonal(torch.linspace(0, 1, 50, dtype=torch.float64))
     density = spectral_density(A, 30)
-    taken = A.products
+    taken = A.matvecs
     wide = density.redraw(kappa=1.1, points=77)
-    assert A.products == taken == 30
+    assert A.matvecs == taken == 30
     assert wide.sigma > density.sigma
     assert wide.grid.shape == (77,)
     assert abs(float(wide.values.sum()) * wide.spacing - 1) < 1e-12
@@ -255,12 +255,12 @@ def test_a_joined_spectrum_is_of_one_seed_and_leaves_a_rest() -> None:
     again = joined_spectrum(A, 2, 9, seed=seed)
     assert torch.equal(drawn.pairs.vectors, again.pairs.vectors)
     assert torch.equal(drawn.values, again.values)
-    A.products = 0
+    A.matvecs = 0
     with pytest.raises(ValueError, match="got both"):
         joined_spectrum(A, 2, 9, seed=1, generator=generator)
     with pytest.raises(ValueError, match=r"k below 30.*got k=30"):
         joined_spectrum(A, 30, 9)
-    assert A.products == 0
+    assert A.matvecs == 0
 
 
 def test_sides_of_a_log_density() -> None:
@@ -287,7 +287,7 @@ def test_kernel_polynomials_against_dense() -> None:
     values = torch.linspace(-1, 3, 500, dtype=torch.float64)
     A = Diagonal(values)
     density = kernel_polynomial_density(A, 60, 8)
-    assert A.products == density.products == 32 + 60 * 8
+    assert A.matvecs == density.matvecs == 32 + 60 * 8
     assert (density.cumulative(values) - cumulative(values, values)).abs().max() < 0.05
     assert (density.values > -1e-9).all()
     assert torch.isnan(kernel_polynomial_density(A, 20, 1).standard_error).all()
@@ -304,7 +304,7 @@ def test_kernel_polynomials_notice_what_lies_outside() -> None:
 
         def _product(self, columns: torch.Tensor) -> torch.Tensor:
             image = super()._product(columns)
-            if self.products <= 32:
+            if self.matvecs <= 32:
                 image[-1] = 0.5 * columns[-1]
             return image
 
@@ -344,7 +344,7 @@ def test_bad_arguments() -> None:
             estimator(A, 4, 0)
         with pytest.raises(ValueError, match="points of at least 2"):
             estimator(A, 4, points=1)
-    assert A.products == 0
+    assert A.matvecs == 0
     for kappa in (1.0, -2.0, float("nan")):
         with pytest.raises(ValueError, match="kappa above 1"):
             spectral_density(A, 4, kappa=kappa)

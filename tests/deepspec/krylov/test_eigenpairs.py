@@ -88,14 +88,14 @@ def test_products_beside_arpack(name: str) -> None:
     for seed in range(3):
         A = Diagonal(torch.from_numpy(spectrum))
         pairs = top_eigenpairs(A, 10, tol=1e-6, seed=seed)
-        assert pairs.products == A.products
-        ours.append(A.products)
+        assert pairs.matvecs == A.matvecs
+        ours.append(A.matvecs)
         B = Diagonal(torch.from_numpy(spectrum))
         matrix = LinearOperator(
             B.shape, matvec=lambda x, B=B: (B @ torch.from_numpy(x.ravel())).numpy(), dtype=float
         )
         eigsh(matrix, 10, which="LA", tol=1e-6, v0=normal(2000, seed).numpy())
-        theirs.append(B.products)
+        theirs.append(B.matvecs)
         expected = np.sort(spectrum)[::-1][:10].copy()
         assert np.abs(pairs.values.numpy() - expected).max() < 1e-8
     assert np.mean(ours) <= 1.2 * np.mean(theirs)
@@ -108,8 +108,8 @@ def test_a_good_start_block_saves_products() -> None:
     plain = top_eigenpairs(Diagonal(spectrum), 10)
     helped = top_eigenpairs(Diagonal(spectrum), 10, start=close)
     assert torch.allclose(plain.values, helped.values, atol=1e-9)
-    assert helped.products < plain.products
-    assert top_eigenpairs(Diagonal(spectrum), 10, start=exact).products < helped.products
+    assert helped.matvecs < plain.matvecs
+    assert top_eigenpairs(Diagonal(spectrum), 10, start=exact).matvecs < helped.matvecs
 
 
 def test_reported_residuals_are_no_smaller_than_the_true_ones() -> None:
@@ -134,7 +134,7 @@ def test_little_memory_costs_products_not_results() -> None:
     small = top_eigenpairs(Diagonal(spectrum), 3, max_subspace=8)
     large = top_eigenpairs(Diagonal(spectrum), 3)
     assert torch.allclose(small.values, large.values, atol=1e-9)
-    assert small.products > large.products
+    assert small.matvecs > large.matvecs
 
 
 def test_pairs_of_a_compression_are_of_what_is_left() -> None:
@@ -172,8 +172,8 @@ def test_more_than_there_are_gives_all() -> None:
 
 def test_running_out_of_products_is_an_error_with_the_pairs() -> None:
     A = Diagonal(torch.linspace(0, 1, 500, dtype=torch.float64))
-    with pytest.raises(NotConverged, match="25 products were not enough") as failure:
-        top_eigenpairs(A, 10, max_products=25)
+    with pytest.raises(NotConverged, match="25 matvecs were not enough") as failure:
+        top_eigenpairs(A, 10, max_matvecs=25)
     assert failure.value.pairs.values.shape == (10,)
 
 
@@ -186,7 +186,7 @@ def test_what_is_not_symmetric_or_not_the_same_twice_is_noticed() -> None:
             return super()._product(columns) + 1e-3 * noise
 
     with pytest.raises(NotConverged):
-        top_eigenpairs(Noisy(torch.arange(200.0, dtype=torch.float64)), 3, max_products=300)
+        top_eigenpairs(Noisy(torch.arange(200.0, dtype=torch.float64)), 3, max_matvecs=300)
 
 
 def test_nothing_left_is_an_error() -> None:
@@ -221,4 +221,4 @@ def test_saved_and_loaded(tmp_path) -> None:
     again = Eigenpairs.load(tmp_path / "pairs")
     assert torch.equal(again.values, pairs.values)
     assert torch.equal(again.vectors, pairs.vectors)
-    assert (again.products, again.miss_probability) == (pairs.products, pairs.miss_probability)
+    assert (again.matvecs, again.miss_probability) == (pairs.matvecs, pairs.miss_probability)

@@ -35,9 +35,9 @@ def test_enough_products_are_exact(name: str) -> None:
     assert abs(frobenius_norm(A, max(4, 2 * A.size)).value - float(values.norm())) < scale
 
 
-@pytest.mark.parametrize("products", [6, 20, 60])
+@pytest.mark.parametrize("matvecs", [6, 20, 60])
 @pytest.mark.parametrize("name", BROAD)
-def test_standard_errors_are_errors(name: str, products: int) -> None:
+def test_standard_errors_are_errors(name: str, matvecs: int) -> None:
     """1.96 of them cover 94 to 100 % for the trace, 89 to 99 % for the norm (150 seeds).
 
     The bars lie two binomial deviations of 60 seeds below that: 5.8 and 8.1 %.
@@ -45,17 +45,17 @@ def test_standard_errors_are_errors(name: str, products: int) -> None:
     A, values = Diagonal(BROAD[name]), BROAD[name]
     off, off_norm = [], []
     for seed in range(60):
-        estimate = trace(A, products, seed=seed)
-        assert estimate.products == products
+        estimate = trace(A, matvecs, seed=seed)
+        assert estimate.matvecs == matvecs
         off.append((estimate.value - float(values.sum())) / estimate.standard_error)
-        estimate = frobenius_norm(A, products, seed=seed)
+        estimate = frobenius_norm(A, matvecs, seed=seed)
         off_norm.append((estimate.value - float(values.norm())) / estimate.standard_error)
-    assert A.products == 60 * 2 * products
+    assert A.matvecs == 60 * 2 * matvecs
     assert np.mean(np.abs(off) < 1.96) > 0.94 - 0.058
-    assert np.mean(np.abs(off_norm) < 1.96) > (0.89 - 0.081 if products == 6 else 0.85)
+    assert np.mean(np.abs(off_norm) < 1.96) > (0.89 - 0.081 if matvecs == 6 else 0.85)
     for z in (off, off_norm):
         assert np.std(z) > 0.5
-        assert np.std(z) < 1.7 or products == 6
+        assert np.std(z) < 1.7 or matvecs == 6
 
 
 LOW = {
@@ -90,7 +90,7 @@ def test_the_trace_of_a_compression_is_that_of_what_is_left() -> None:
 def test_bad_arguments_of_trace() -> None:
     A = Diagonal(torch.tensor([1.0, torch.nan, 2.0]))
     for estimator in (trace, frobenius_norm):
-        with pytest.raises(ValueError, match="products of at least 4, got 3"):
+        with pytest.raises(ValueError, match="matvecs of at least 4, got 3"):
             estimator(A, 3)
         with pytest.raises(FloatingPointError, match="Diagonal"):
             estimator(A, 4)
