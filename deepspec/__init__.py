@@ -11,6 +11,7 @@ from deepspec.class_structure import (
     class_means,
     cross_class_deviations,
     exact_spectrum,
+    frequent_classes,
     gradients,
     own_class_means,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "cross_class_deviations",
     "exact_spectrum",
     "fit_power_law",
+    "frequent_classes",
     "frobenius_norm",
     "gradients",
     "joined_spectrum",

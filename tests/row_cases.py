@@ -22,8 +22,7 @@ class TinyTransformer(nn.Module):
         self.embed = nn.Embedding(vocabulary, WIDTH)
         self.place = nn.Parameter(torch.randn(16, WIDTH))
         self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(WIDTH, 2, 6, dropout=0.0, batch_first=True)
-            for _ in range(2)
+            nn.TransformerEncoderLayer(WIDTH, 2, 6, dropout=0.0, batch_first=True) for _ in range(2)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.class_structure.groups import Groups
 from deepspec.engine.errors import NoSecondDerivative
 from deepspec.problem import Problem
 
@@ -42,6 +43,7 @@ def attribute(
     steps: int | None = None,
     probes: int = 1,
     exact_up_to: int | None = None,
+    groups: Groups | None = None,
     checkpoint: str | Path | None = None,
 ) -> Attribution:
     """Which part of the spectrum has which cause, with nulls.
@@ -73,6 +75,8 @@ def attribute(
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
         default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
         problems take about a minute (about 4,700).
+    groups
+        Classes taken together where there are very many, as in :func:`deepspec.gradients`.
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
@@ -96,7 +100,7 @@ def attribute(
     started = time.perf_counter()
     if isinstance(seed, torch.Generator):
         seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
-    array = _array_of(problem, convention)
+    array = _array_of(problem, convention, groups)
     net = problem if isinstance(problem, Problem) else None
     large = net is not None and net.size * net.num_rows > LARGE
     settings = Settings(
@@ -113,10 +117,10 @@ def attribute(
     folder = None if checkpoint is None else Path(checkpoint)
     before: dict[str, float] = {}
     if untrained is not None:
-        before = _untrained(untrained, settings, folder)
+        before = _untrained(untrained, _whole(untrained, convention, groups), settings, folder)
     found = {"train": _split(array, net, settings, "train", before, folder)}
     if test is not None:
-        found["test"] = _split(gradients(test, convention), test, settings, "test", {}, folder)
+        found["test"] = _split(_whole(test, convention, groups), test, settings, "test", {}, folder)
     return Attribution(
         problem=array.rows.fingerprint() if net is None else net.fingerprint(),
         num_classes=array.num_classes,
@@ -130,15 +134,19 @@ def attribute(
     )
 
 
-def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
+def _array_of(
+    problem: Problem | ClassArray, convention: Convention, groups: Groups | None
+) -> ClassArray:
     if isinstance(problem, ClassArray):
+        if groups is not None:
+            raise ValueError("expected groups= with a Problem, got it with an array; leave it out")
         return problem
     if not isinstance(problem, Problem):
         raise TypeError(
             f"expected a deepspec.Problem or a deepspec.ClassArray, got {type(problem).__name__}; "
             "make one with deepspec.Problem(model, data) or deepspec.ClassArray(vectors, labels)"
         )
-    return gradients(problem, convention)
+    return _whole(problem, convention, groups)
 
 
 def _check(
@@ -196,9 +204,24 @@ def _stages(
     )
 
 
-def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
+def _whole(problem: Problem, convention: Convention, groups: Groups | None) -> ClassArray:
+    """The array of a problem's gradients, where its rows × classes can be worked on."""
+    problem.require_classes()
+    if not problem.keeps_logits:
+        needed = 8 * problem.num_rows * problem.num_classes
+        raise MemoryError(
+            f"expected rows × classes within logit_memory={problem.logit_memory:,} for an "
+            f"attribution, got {problem.num_rows:,} × {problem.num_classes:,}; make the problem "
+            f"with logit_memory={needed} or more if several times that is there, take fewer rows, "
+            "or use deepspec.gradients(problem, groups=...).parts with top_eigenpairs"
+        )
+    return gradients(problem, convention, groups)
+
+
+def _untrained(
+    problem: Problem, array: ClassArray, settings: Settings, folder: Path | None
+) -> dict[str, float]:
     """What each cause removes in the untrained net."""
-    array = gradients(problem, settings.convention)
     place = None if folder is None else folder / "untrained"
     cost = estimate(array, problem, settings)
     stages = _stages(array, problem, settings, place, cost)

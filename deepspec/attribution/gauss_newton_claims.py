@@ -133,7 +133,7 @@ class _Nulls:
             basis = means.basis
             kept = descending(basis.T @ times(measured.operator, basis)).cpu()
         else:
-            within = measured.array.relabelled(cells.labels).projector("within_class")
+            within = measured.array.relabelled(cells.classes).projector("within_class")
             inside = measured.operator.project_out(within)
             start = means @ self.known.vectors[:, : measured.places].to(means.dtype)
             kept = top_values(inside, measured.places, start, tol=NULL_TOLERANCE)
@@ -194,7 +194,7 @@ def nulls_of(
         "bulk": {"shuffled labels": []},  # a random subspace shrinks bulk and outliers alike
     }
     for draw in range(settings.draws):
-        labels = shuffled_labels(cells.labels, settings.seed, draw)
+        labels = shuffled_labels(cells.classes, settings.seed, draw)
         shuffled = cells.relabelled(labels)
         for claim, kind in (("top outlier", GlobalMean), ("outliers", BetweenClass)):
             found[claim]["shuffled labels"].append(nulls.recycled(kind(shuffled), CAUSES[claim]))

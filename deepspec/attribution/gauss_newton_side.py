@@ -122,7 +122,7 @@ def _decompositions(measured: Measurement, total: float) -> tuple[Decomposition,
     wanted: list[tuple[str, ClassArray]] = [(settings.convention, measured.array)]
     if isinstance(rows, GradientRows):
         other: Convention = "icml2019" if settings.convention == "jmlr2020" else "jmlr2020"
-        cells = cells_of(rows.problem, other)
+        cells = cells_of(rows.problem, other, measured.array.cells.grouping)
         wanted.append((other, ClassArray.of(rows, cells)))
     found = []
     for convention, array in wanted:
@@ -160,7 +160,7 @@ def _predicted(measured: Measurement, decomposition: Decomposition) -> Predicted
 
 def _layout(measured: Measurement) -> TwoWayLayout | None:
     cells = measured.array.cells
-    if not measured.means.complete or not bool(cells.own.any()):
+    if not measured.means.complete or not bool(cells.own.any()) or cells.grouping is not None:
         return None
     places = [(c, other) for c, other in cells.places.tolist()]
     return two_way_layout(measured.means.gram, cells.weights[cells.occupied], places)
@@ -169,7 +169,7 @@ def _layout(measured: Measurement) -> TwoWayLayout | None:
 def _means(measured: Measurement) -> MeansMap | None:
     """⟨m, m⟩ of the plain means: the weights taken out of the Gram matrix."""
     means, cells = measured.means, measured.array.cells
-    if not means.complete:
+    if not means.complete or cells.grouping is not None:
         return None
     weights = cells.weights[cells.occupied]
     root = weights.sqrt()

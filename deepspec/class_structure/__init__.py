@@ -2,6 +2,7 @@
 
 from deepspec.class_structure._exact_spectrum import ExactSpectrum, exact_spectrum
 from deepspec.class_structure.array import ClassArray, gradients
+from deepspec.class_structure.groups import frequent_classes
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.means import (
     Means,
@@ -22,6 +23,7 @@ __all__ = [
     "class_means",
     "cross_class_deviations",
     "exact_spectrum",
+    "frequent_classes",
     "gradients",
     "own_class_means",
 ]

@@ -8,7 +8,7 @@ import torch
 
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.parts import part
-from deepspec.class_structure.rows import GradientRows, PartForm, SoftmaxDirections, cells_of
+from deepspec.class_structure.rows import GradientRows, SoftmaxDirections, cells_of
 from deepspec.operators import PullbackOperator
 from deepspec.operators.on_problem import require_problem
 from deepspec.operators.pullback import combine
@@ -35,6 +35,7 @@ class ClassStructure:
         require_problem(problem)
         self.problem = problem
         self.convention = convention
+        problem.require_classes()
         self.cells = cells_of(problem, convention)
         self._rows = GradientRows(problem)
 
@@ -50,8 +51,9 @@ class ClassStructure:
         return SoftmaxDirections(self.problem.probabilities, scale)
 
     def _part(self, name: str) -> PullbackOperator:
-        form = PartForm(self._rows.directions, part(self.cells, name))
-        return PullbackOperator(self.problem, form)
+        found = self._rows.form(part(self.cells, name))
+        assert isinstance(found, PullbackOperator)
+        return found
 
     @cached_property
     def between_class(self) -> PullbackOperator:

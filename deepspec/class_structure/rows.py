@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.class_structure.cells import Cells, Convention, weigh_gradients
 from deepspec.class_structure.parts import Part
+from deepspec.class_structure.streaming import StreamedCells, StreamedPart, streamed_cells
 from deepspec.classifier.softmax import mean_minus_each, mean_minus_each_transposed
 from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.operators import GaussNewton, LogitForm, PullbackOperator, SymmetricOperator
@@ -146,8 +148,12 @@ class LossDirections:
         return self.problem.weights.sqrt()[:, None, None]
 
 
-def cells_of(problem: Problem, convention: Convention = "jmlr2020") -> Cells:
-    """The cells of a problem's extended gradients.
+def cells_of(
+    problem: Problem,
+    convention: Convention = "jmlr2020",
+    grouping: Int[Tensor, " C"] | None = None,
+) -> Cells:
+    """The cells of a problem's extended gradients, of classes or of groups of them.
 
     Raises
     ------
@@ -155,12 +161,15 @@ def cells_of(problem: Problem, convention: Convention = "jmlr2020") -> Cells:
         If its loss has no classes.
     """
     problem.require_classes()
+    if not problem.keeps_logits:
+        return streamed_cells(problem, convention, grouping)
     return weigh_gradients(
         problem.log_probabilities,
         problem.labels,
         problem.dtype,
         convention,
         problem.weights.log(),
+        grouping,
     )
 
 
@@ -204,7 +213,11 @@ class GradientRows(Rows):
         self.problem = problem
         self.size, self.width = problem.num_rows * problem.num_classes, problem.size
         self.dtype, self.device = problem.dtype, problem.device
-        self.directions = directions(problem)
+
+    @cached_property
+    def directions(self) -> SoftmaxDirections | LossDirections:
+        """L, of all rows."""
+        return directions(self.problem)
 
     def from_logits(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "m k"]:
         """Lᵀu: D V, from u = J V; float64."""
@@ -240,6 +253,10 @@ class GradientRows(Rows):
     def form(self, part: Part | None) -> SymmetricOperator:
         if part is None:
             return GaussNewton(self.problem)
+        if isinstance(part.cells, StreamedCells):
+            return PullbackOperator(
+                self.problem, StreamedPart(part.cells, part, lambda: SYMBOLS[part.describe()])
+            )
         return PullbackOperator(self.problem, PartForm(self.directions, part))
 
     def prepare(self, matvecs: int) -> None:

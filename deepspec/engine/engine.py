@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,21 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Outputs = Callable[[], Float[Tensor, "b C"]]
 RowKernel = Callable[[Float[Tensor, "b C k"], slice, Outputs], Float[Tensor, "b C k"]]
+
+
+class Streamed(Protocol):
+    """A kernel that couples rows by few sums; see :class:`deepspec.operators.pullback`."""
+
+    @property
+    def wants_columns(self) -> bool: ...
+
+    def gather(self, columns: Tensor, rows: slice, outputs: Outputs) -> Tensor: ...
+
+    def spread(
+        self, gathered: Tensor, columns: Tensor | None, rows: slice, outputs: Outputs
+    ) -> Tensor: ...
+
+
 RowVector = Callable[[slice, Outputs], Float[Tensor, "b C"]]
 Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
 
@@ -145,8 +160,7 @@ class Engine:
         shared = pushed.untyped_storage().data_ptr() == column.untyped_storage().data_ptr()
         if shared or not pushed.is_contiguous():  # an output that is a parameter as it is
             pushed = pushed.clone(memory_format=torch.contiguous_format)
-        for part in self._pieces(len(pushed)):
-            place = slice(rows.start + part.start, rows.start + part.stop)
+        for part, place in self._places(rows):
             image = kernel(pushed[part, :, None].double(), place, partial(_outputs, batch, part))
             pushed[part] = image[:, :, 0].to(pushed.dtype)
         return pushed
@@ -160,14 +174,47 @@ class Engine:
             yield slice(start, min(start + few, rows))
 
     @_with_smaller_batches
+    def streamed_pullback_product(
+        self, kernel: Streamed, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """JᵀKJ V in two passes: sums over all rows first, then what they make of each row.
+
+        Nothing of the size of rows × logits is held but that of one batch.
+        """
+        self.spent["pullback"] += columns.shape[1]
+        result = self._zeros(columns.shape[1])
+        for column, into in zip(columns.T.contiguous(), result, strict=True):
+            sums: Tensor | None = None
+            for rows, batch in self._batches():
+                pushed = batch.jvp(column)
+                for part, place in self._places(rows):
+                    few = pushed[part, :, None].double()
+                    found = kernel.gather(few, place, partial(_outputs, batch, part))
+                    sums = found if sums is None else sums + found
+            assert sums is not None
+            for rows, batch in self._batches():
+                again = batch.jvp(column) if kernel.wants_columns else None
+                image = torch.empty_like(batch.outputs())
+                for part, place in self._places(rows):
+                    given = None if again is None else again[part, :, None].double()
+                    found = kernel.spread(sums, given, place, partial(_outputs, batch, part))
+                    image[part] = found[:, :, 0].to(image.dtype)
+                batch.vjp(image, into)
+        return result.T
+
+    def _places(self, rows: slice) -> Iterator[tuple[slice, slice]]:
+        """A batch's rows in pieces: their numbers in the batch, and among all."""
+        for part in self._pieces(rows.stop - rows.start):
+            yield part, slice(rows.start + part.start, rows.start + part.stop)
+
+    @_with_smaller_batches
     def pull(self, coefficients: RowVector) -> Float[Tensor, " p"]:
         """Jᵀ r for an r that is made batch by batch, from the logits if need be."""
         self.spent["vjp"] += 1
         result = self._zeros(1)
         for rows, batch in self._batches():
             parts = []
-            for part in self._pieces(rows.stop - rows.start):
-                place = slice(rows.start + part.start, rows.start + part.stop)
+            for part, place in self._places(rows):
                 found = coefficients(place, partial(_outputs, batch, part))
                 parts.append(found.to(self.dtype))
             self._vjp(batch, torch.cat(parts)[:, :, None], result)

@@ -29,6 +29,32 @@ class LogitForm(ABC):
         """What JᵀKJ is, in a few words or a formula: for reprs, fingerprints and errors."""
 
 
+class StreamedForm(LogitForm):
+    """A kernel that couples rows by few sums: gathered over chunks of rows, and spread to them."""
+
+    @abstractmethod
+    def gather(self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs) -> Tensor:
+        """What some rows add to the sums."""
+
+    @abstractmethod
+    def spread(
+        self,
+        gathered: Tensor,
+        columns: Float[Tensor, "b C k"] | None,
+        rows: slice,
+        outputs: Outputs,
+    ) -> Float[Tensor, "b C k"]:
+        """K u on some rows, from the sums over all of them and, if wanted, from u there."""
+
+    @property
+    @abstractmethod
+    def wants_columns(self) -> bool:
+        """Whether u itself is wanted to spread."""
+
+    def __call__(self, columns: Float[Tensor, "R C k"]) -> Float[Tensor, "R C k"]:
+        raise NotImplementedError("a streamed kernel is applied by chunks only")
+
+
 class PerSampleForm(LogitForm):
     """A kernel that acts on each row's C logits alone: K = blkdiag(K_1, …, K_R)."""
 
@@ -92,6 +118,42 @@ class PerSampleCombination(FormCombination, PerSampleForm):
         return total
 
 
+class StreamedCombination(FormCombination, StreamedForm):
+    """Σ a_i K_i of kernels that are streamed or act on each row alone."""
+
+    def gather(self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs) -> Tensor:
+        parts = [
+            kernel.gather(columns, rows, outputs)
+            for _, kernel in self.terms
+            if isinstance(kernel, StreamedForm)
+        ]
+        return torch.stack(parts)
+
+    def spread(
+        self,
+        gathered: Tensor,
+        columns: Float[Tensor, "b C k"] | None,
+        rows: slice,
+        outputs: Outputs,
+    ) -> Float[Tensor, "b C k"]:
+        total: Tensor | None = None
+        sums = iter(gathered)
+        for factor, kernel in self.terms:
+            if isinstance(kernel, StreamedForm):
+                part = kernel.spread(next(sums), columns, rows, outputs)
+            else:
+                assert isinstance(kernel, PerSampleForm)
+                assert columns is not None
+                part = kernel.on_rows(columns, rows, outputs)
+            total = factor * part if total is None else total.add_(part, alpha=factor)
+        assert total is not None
+        return total
+
+    @property
+    def wants_columns(self) -> bool:
+        return any(not isinstance(k, StreamedForm) or k.wants_columns for _, k in self.terms)
+
+
 def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
     """Σ a_i K_i as one kernel."""
     flat: list[tuple[float, LogitForm]] = []
@@ -101,6 +163,8 @@ def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
     if len(flat) == 1 and flat[0][0] == 1.0:
         return flat[0][1]
     rowwise = all(isinstance(kernel, PerSampleForm) for _, kernel in flat)
+    if not rowwise and all(isinstance(k, PerSampleForm | StreamedForm) for _, k in flat):
+        return StreamedCombination(tuple(flat))
     return (PerSampleCombination if rowwise else FormCombination)(tuple(flat))
 
 
@@ -123,6 +187,8 @@ class PullbackOperator(ProblemOperator):
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if isinstance(self.kernel, PerSampleForm):
             return self.problem.engine.per_sample_pullback_product(self.kernel.on_rows, columns)
+        if isinstance(self.kernel, StreamedForm):
+            return self.problem.engine.streamed_pullback_product(self.kernel, columns)
         return self.problem.engine.pullback_product(self.kernel, columns)
 
     def prepare(self, matvecs: int) -> None:

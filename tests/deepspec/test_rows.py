@@ -57,6 +57,11 @@ def test_exact_spectra_are_those_of_dense_matrices(
 # ---- class structure and attribution of rows ----------------------------------------------------
 
 
+def probe(problem: Problem) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(problem.size, 2, dtype=torch.float64, generator=generator)
+
+
 def dense_parts(expected: dict[str, Tensor], problem: Problem, mask: Tensor) -> dict[str, Tensor]:
     """The four parts by loops over rows and classes, from PyTorch's logits and Jacobian."""
     J = expected["J"].flatten(0, -3)[mask.flatten()]
@@ -94,7 +99,7 @@ def test_parts_of_token_rows_are_those_of_loops(name: str) -> None:
     if name == "row weights":
         mask = mask & (form.options["row_weights"] > 0)
     parts = dense_parts(expected, problem, mask)
-    v = torch.randn(problem.size, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    v = probe(problem)
     array = deepspec.gradients(problem)
     structure = deepspec.ClassStructure(problem).named()
     for part in PARTS:
@@ -142,6 +147,123 @@ def transformer_of_few_classes() -> tuple[nn.Module, Tensor, Tensor]:
 
 def token_loss_of_few(z: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(z.flatten(0, 1), y.flatten())
+
+
+# ---- groups of classes --------------------------------------------------------------------------
+
+
+GROUPS = [list(range(7)), [7, 21], [14, *range(8, 14)], [*range(15, 21), *range(22, V)]]
+
+
+def dense_groups(expected: dict[str, Tensor], problem: Problem, mask: Tensor) -> dict[str, Tensor]:
+    """Parts of groups by loops: cells (γ, γ') of all c' ≠ y in γ', and own cells of c' = y."""
+    J = expected["J"].flatten(0, -3)[mask.flatten()]
+    p = expected["outputs"].flatten(0, -2)[mask.flatten()].softmax(dim=1)
+    g = torch.einsum("icp,icd->idp", J, p[:, :, None] - torch.eye(V))
+    w = problem.weights[:, None] * p
+    own = torch.nn.functional.one_hot(problem.labels, V).bool()
+    of = torch.zeros(V, dtype=torch.long)
+    for number, members in enumerate(GROUPS):
+        of[members] = number
+    size = J.shape[2]
+    parts = {name: torch.zeros(size, size, dtype=J.dtype) for name in PARTS}
+    scatter = torch.einsum("ic,icp,icq->pq", w, g, g)
+    for a in of[problem.labels].unique().tolist():
+        rows = (of[problem.labels] == a)[:, None]
+        chosen = {b: rows & ~own & (of == b) for b in range(len(GROUPS))}
+        weight = {b: w[c].sum() for b, c in chosen.items() if bool(c.any())}
+        mean = {b: (w[chosen[b]][:, None] * g[chosen[b]]).sum(0) / weight[b] for b in weight}
+        total = sum(weight.values())
+        center = sum(weight[b] * mean[b] for b in weight) / total
+        parts["between_class"] += total * torch.outer(center, center)
+        for b in weight:
+            parts["cross_class"] += weight[b] * torch.outer(mean[b] - center, mean[b] - center)
+            scatter = scatter - weight[b] * torch.outer(mean[b], mean[b])
+        mine = rows & own
+        own_mean = (w[mine][:, None] * g[mine]).sum(0) / w[mine].sum()
+        parts["own_class"] += w[mine].sum() * torch.outer(own_mean, own_mean)
+    parts["within_class"] = scatter - parts["own_class"]
+    return parts
+
+
+def test_parts_of_groups_are_those_of_loops_kept_or_streamed() -> None:
+    net, tokens, labels = transformer()
+    form = FORMS[0]
+    expected = dense(form, net, tokens, labels)
+    kept = Problem(net, (tokens, labels))
+    parts = dense_groups(expected, kept, labels != -100)
+    v = probe(kept)
+    streamed = Problem(net, (tokens, labels), batch_size=2, logit_memory=2000)
+    for problem in (kept, streamed):
+        array = deepspec.gradients(problem, groups=GROUPS)
+        assert "4 classes" in repr(array)
+        for part in PARTS:
+            assert close(array.parts[part] @ v, parts[part] @ v), part
+        left = array.second_moment - array.parts["between_class"]
+        assert close(left @ v, (expected["G"] - parts["between_class"]) @ v)
+        assert close(array.second_moment @ v, expected["G"] @ v)
+        both = array.parts["between_class"] + array.parts["within_class"]
+        assert close(both @ v, (parts["between_class"] + parts["within_class"]) @ v)
+    array = deepspec.gradients(kept, groups=GROUPS)
+    values = torch.linalg.eigvalsh(parts["between_class"]).flip(0)
+    found = array.eigenvalues("between_class")
+    assert close(found, values[: len(found)])
+    # Each class by itself is a grouping, too.
+    alone = deepspec.gradients(kept, groups=torch.arange(V))
+    for part in PARTS:
+        plain = deepspec.gradients(kept).parts[part] @ v
+        assert close(alone.parts[part] @ v, plain)
+        assert close(deepspec.gradients(streamed).parts[part] @ v, plain)
+        older = deepspec.gradients(kept, "icml2019").parts[part] @ v
+        assert close(deepspec.gradients(streamed, "icml2019").parts[part] @ v, older)
+
+
+def test_groups_can_be_attributed() -> None:
+    net, tokens, labels = transformer_of_few_classes()
+    problem = Problem(net, (tokens, labels))
+    groups = deepspec.frequent_classes(problem.labels, 4, 2)
+    found = deepspec.attribute(problem, groups=groups, draws=2)
+    assert found.num_classes == 3
+    parts = {part.name: part.trace for part in found.train.decompositions[0].parts}
+    total = float(GaussNewton(problem).to_dense().trace())
+    assert abs(sum(v for k, v in parts.items() if k in PARTS) - total) < 1e-8
+    assert found.train.layout is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "words"),
+    [
+        ([[0, 1]], ValueError, "48 are in none.*put the rest into one more group"),
+        ([list(range(V)), [3]], ValueError, "class 3 in two"),
+        ([[V]], ValueError, r"0\.\.49, got 50"),
+        (torch.zeros(3).long(), ValueError, r"each of the 50 classes, got \(3,\)"),
+        (torch.arange(V) - 1, ValueError, "numbered from 0, got -1 for class 0"),
+        (3, TypeError, "groups as a tensor"),
+    ],
+)
+def test_bad_groups_are_refused(groups: Any, error: type[Exception], words: str) -> None:
+    net, tokens, labels = transformer()
+    problem = Problem(net, (tokens, labels), verify=False)
+    with pytest.raises(error, match=words):
+        deepspec.gradients(problem, groups=groups)
+
+
+def test_what_needs_rows_and_classes_says_so_where_they_are_streamed() -> None:
+    net, tokens, labels = transformer()
+    problem = Problem(net, (tokens, labels), logit_memory=2000, verify=False)
+    with pytest.raises(MemoryError, match="make the problem with logit_memory=3600"):
+        deepspec.attribute(problem)
+    part = deepspec.gradients(problem, groups=GROUPS).projector("between_class")
+    for use in (lambda: part.basis, lambda: part @ torch.ones(part.size, 1).double()):
+        with pytest.raises(MemoryError, match="use operators on parameters"):
+            use()
+    with pytest.raises(ValueError, match="two-way layout, got groups"):
+        deepspec.gradients(problem, groups=GROUPS).two_way_layout()
+    with pytest.raises(ValueError, match="1 to 50 frequent classes, got 0"):
+        deepspec.frequent_classes(problem.labels, V, 0)
+    array = deepspec.ClassArray(torch.eye(2), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="got it with an array"):
+        deepspec.attribute(array, groups=GROUPS)
 
 
 # ---- what must not matter -----------------------------------------------------------------------
@@ -221,7 +343,8 @@ def test_a_sigmoid_is_two_columns() -> None:
     one = Problem(net, (inputs, labels), loss=nn.BCEWithLogitsLoss())
     two = Problem(TwoColumns(), (inputs, labels.long()))
     v = torch.ones(one.size, 1, dtype=torch.float64)
-    assert one.num_classes == 2 and torch.equal(one.labels, two.labels)
+    assert one.num_classes == 2
+    assert torch.equal(one.labels, two.labels)
     for part in PARTS:
         found, expected = (deepspec.gradients(p).parts[part] @ v for p in (one, two))
         assert close(found, expected)
@@ -254,7 +377,7 @@ def test_a_loss_of_ones_own_needs_its_value_only() -> None:
     found = deepspec.exact_spectrum(GaussNewton(problem)).eigenvalues
     assert close(found, values[: len(found)])
     concave = Problem(net, (inputs, counts), loss=Concave())
-    with pytest.raises(ValueError, match="expected a convex loss.*Concave"):
+    with pytest.raises(ValueError, match=r"expected a convex loss.*Concave"):
         deepspec.exact_spectrum(GaussNewton(concave))
 
 
