@@ -17,6 +17,7 @@ from deepspec.class_structure import (
 )
 from deepspec.dynamics import Recorder
 from deepspec.krylov import (
+    BlockSpectra,
     Eigenpairs,
     Estimate,
     JoinedSpectrum,
@@ -27,6 +28,7 @@ from deepspec.krylov import (
     PowerLaw,
     SpectralDensity,
     Tridiagonal,
+    block_spectra,
     count_outliers,
     fit_power_law,
     frobenius_norm,
@@ -39,6 +41,7 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
+from deepspec.language_model import language_model
 from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
 from deepspec.operators import (
     ColumnSpace,
@@ -47,6 +50,7 @@ from deepspec.operators import (
     Hessian,
     LinearCombination,
     MatrixOperator,
+    ParameterBlock,
     PullbackOperator,
     Residual,
     SymmetricOperator,
@@ -55,6 +59,7 @@ from deepspec.problem import Problem
 
 __all__ = [
     "Attribution",
+    "BlockSpectra",
     "ClassArray",
     "ClassStructure",
     "ColumnSpace",
@@ -72,6 +77,7 @@ __all__ = [
     "Means",
     "NotConverged",
     "Outliers",
+    "ParameterBlock",
     "PowerLaw",
     "Problem",
     "PullbackOperator",
@@ -82,6 +88,7 @@ __all__ = [
     "TangentKernel",
     "Tridiagonal",
     "attribute",
+    "block_spectra",
     "cell_means",
     "class_means",
     "count_outliers",
@@ -94,6 +101,7 @@ __all__ = [
     "joined_spectrum",
     "kernel_polynomial_density",
     "lanczos",
+    "language_model",
     "log_spectral_density",
     "losses",
     "own_class_means",

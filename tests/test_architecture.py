@@ -36,6 +36,7 @@ ORDER = {
         "layers",
         "engine",
         "problem",
+        "language_model",
         "operators",
         "storage",
         "neural_tangent_kernel",

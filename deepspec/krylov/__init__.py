@@ -9,6 +9,7 @@ from deepspec.krylov.baselines.kernel_polynomial import (
     kernel_polynomial_density,
 )
 from deepspec.krylov.baselines.subspace import subspace_iteration
+from deepspec.krylov.blocks import BlockSpectra, BlockSpectrum, block_spectra
 from deepspec.krylov.density import spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
 from deepspec.krylov.joined import JoinedSpectrum, joined_spectrum
@@ -19,6 +20,8 @@ from deepspec.krylov.quadrature import Quadrature
 from deepspec.krylov.tridiagonal import Tridiagonal
 
 __all__ = [
+    "BlockSpectra",
+    "BlockSpectrum",
     "Eigenpairs",
     "Estimate",
     "JoinedSpectrum",
@@ -30,6 +33,7 @@ __all__ = [
     "Quadrature",
     "SpectralDensity",
     "Tridiagonal",
+    "block_spectra",
     "count_outliers",
     "fit_power_law",
     "frobenius_norm",
