@@ -41,8 +41,8 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
-from deepspec.language_model import language_model
 from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
+from deepspec.next_tokens import language_model
 from deepspec.operators import (
     ColumnSpace,
     Compression,

@@ -36,7 +36,7 @@ ORDER = {
         "layers",
         "engine",
         "problem",
-        "language_model",
+        "next_tokens",
         "operators",
         "storage",
         "neural_tangent_kernel",
