@@ -30,6 +30,7 @@ from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import Patterns, parameter_space
+from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.row_layout import RowLayout, require_class_dim
 from deepspec.classifier.trees import move, pick
@@ -43,7 +44,9 @@ LOGIT_MEMORY = 2**28
 
 
 class Problem:
-    """A net's outputs f(θ) ∈ R^(R×C) on R labelled rows, and products with ∂f/∂θ.
+    """A trained net and the labelled data that its spectra are of.
+
+    Its outputs f(θ) ∈ R^(R×C) on R labelled rows, and products with ∂f/∂θ.
 
     A row is what has a label: a sample, a token, a pixel. The loss is Σ_i w_i ℓ(f_i, t_i) with
     weights that are those of all rows together, however batches are cut; by default cross-entropy
@@ -169,8 +172,11 @@ class Problem:
         self.sequences = rows.sequences
         columns = rows.criterion.columns if rows.criterion.least_outputs == 1 else None
         self._layout = RowLayout(class_dim=self._layout.class_dim, columns=columns)
+        _, function = next(self.functions())
+        #: What the rounding of products is of: the dtype, or what the model casts to inside.
+        self.precision = lowest_precision(function)
         if verify:
-            require_repeatable(self._counted(), rows.sketch, rows.same_targets, self.dtype)
+            require_repeatable(self._counted(), rows.sketch, rows.same_targets, self.precision)
         self.engine = Engine(
             self.functions,
             self.space,
@@ -179,13 +185,13 @@ class Problem:
             self.device,
             memory_budget,
             self._halve,
+            torch.finfo(self.precision).eps,
             None if self.keeps_logits else self.logit_memory,
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            _, function = next(self.functions())
-            explained(self.engine.forward_mode, "differentiated", function)
-            require_dependence(function for _, function in self.functions())
+            explained(self.engine.check, "differentiated", function)
+            require_dependence((function for _, function in self.functions()), self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -258,7 +264,9 @@ class Problem:
     def plan(self) -> dict[str, str | int]:
         """How products are computed: choices made by measurement, for the manifest.
 
-        Assign a plan of the same problem to make the same choices again, bit for bit.
+        Assign a plan of the same net and data to make the same choices again, bit for bit. That
+        of another version of PyTorch is decided anew, with a warning; that of another net is a
+        ValueError.
         """
         return self.engine.autotuner.plan
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from deepspec import ClassStructure, Problem, class_means, language_model
+from deepspec import ClassStructure, Problem, language_model
+from deepspec.class_structure import class_means
 from validation._study import Profile, Study, Verdict
 
 ALPHABET = " etaoinsrhldcumfpgwybvkxjqz"

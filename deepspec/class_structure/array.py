@@ -23,8 +23,9 @@ How = Literal["subtraction", "projection"]
 
 
 class ClassArray:
-    """Vectors v_{i,c'} of samples i of classes c(i), with weights: V = Σ w v vᵀ taken apart.
+    """Vectors with classes and weights, whose second moment is taken apart by class structure.
 
+    Vectors v_{i,c'} of samples i of classes c(i) with weights w; V = Σ w v vᵀ.
     Papyan (2020) §1.7–1.10: gradients, backpropagated errors and features all are of this kind,
     and so are the embeddings of any model. V = V_class + V_cross + V_within + V_{c=c'} exactly,
     for any weights and any class sizes.
@@ -190,8 +191,9 @@ class ClassArray:
 def gradients(
     problem: Problem, convention: Convention = "jmlr2020", groups: Groups | None = None
 ) -> ClassArray:
-    """The array of extended gradients √w_{i,c'} g_{i,c'}, whose second moment is G.
+    """The gradients of a classifier's loss under every label, as an array with class structure.
 
+    Its rows are the extended gradients √w_{i,c'} g_{i,c'}, its second moment is G:
     g_{i,c'} = J_iᵀ(p_i − e_c') with w_{i,c'} = p_{i,c'}/n (Papyan 2020, eq. 6.2).
 
     Parameters
@@ -204,8 +206,9 @@ def gradients(
         Classes taken together, where there are very many: a tensor of each class's group, or lists
         of the classes in each. G is the same, class means are those of all classes of a group
         (Σ_c w_c g_c / Σ_c w_c), cross-class means those of c' ≠ c in a group, also the own one.
-        See :func:`deepspec.frequent_classes`. Where rows × classes exceed ``logit_memory``, parts
-        and second moment are there as operators, and what works on rows is not.
+        See :func:`deepspec.class_structure.frequent_classes`. Where rows × classes exceed
+        ``logit_memory``, parts and second moment are there as operators, and what works on rows
+        is not.
 
     >>> model = torch.nn.Linear(2, 2).double()
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)

@@ -86,7 +86,7 @@ def streamed_cells(
         if classes * (classes + 1) > MOST_CELLS:
             raise ValueError(
                 f"expected groups= of the {classes:,} classes, for {classes:,}² cells are too "
-                "many; such as deepspec.frequent_classes(problem.labels, problem.num_classes, 100)"
+                "many; deepspec.class_structure.frequent_classes makes some from the labels"
             )
         grouping = torch.arange(classes)
     grouping = grouping.to(problem.device)

@@ -11,7 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.engine.autotune import attempt, synchronise
+from deepspec.engine.autotune import synchronise
+from deepspec.engine.derivative_checks import attempt
 from deepspec.memory import free_memory
 
 NOTHING = "nothing"

@@ -18,6 +18,7 @@ from deepspec.engine.autodiff import HeldJacobian, JacobianProducts
 from deepspec.engine.autotune import Autotuner
 from deepspec.engine.cache import BatchCache
 from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jacobian_purpose
+from deepspec.engine.plan import accepted, identity
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -97,6 +98,8 @@ class Engine:
     logit_memory
         Bytes that arrays of rows × logits in float64 may take at a time; None where they are
         small, and all of a batch is worked on at once.
+    epsilon
+        The relative rounding of what the model computes.
     """
 
     def __init__(
@@ -108,12 +111,16 @@ class Engine:
         device: torch.device,
         memory_budget: int | float,
         halve: Callable[[], bool],
+        epsilon: float,
         logit_memory: int | None = None,
     ) -> None:
         self._functions = functions
         self.space, self.dtype, self.device = space, dtype, device
         self._halve, self._num_classes, self._logit_memory = halve, num_classes, logit_memory
-        self.autotuner = Autotuner()
+        _, function = next(functions())
+        self._identity = identity(function.model, space, num_classes, dtype)
+        self.autotuner = Autotuner(epsilon**0.5)
+        self.autotuner.plan.update(self._identity)
         self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
         #: Columns multiplied so far, by kind of product.
         self.spent: Counter[str] = Counter()
@@ -284,13 +291,22 @@ class Engine:
         self.cache.reserve(hessian_purpose(self.autotuner, kind, gradients), products)
 
     def follow(self, plan: Mapping[str, str | int]) -> None:
-        """Forget everything that is held, and make the choices of ``plan``."""
-        self.cache.follow(plan)
+        """Forget everything that is held, and make the choices of ``plan``.
+
+        Raises
+        ------
+        ValueError
+            If it is of another net, or no plan there can be; see :mod:`.plan`.
+        """
+        self._decide_as(accepted(plan, self._identity))
+
+    def _decide_as(self, choices: Mapping[str, str | int]) -> None:
+        self.cache.follow({**self._identity, **choices})
 
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
         known = self.autotuner.plan.get("forward mode")
-        self.follow({} if known is None else {"forward mode": known})
+        self._decide_as({} if known is None else {"forward mode": known})
         if not self._halve():
             return False
         warnings.warn(
@@ -301,9 +317,9 @@ class Engine:
         )
         return True
 
-    def forward_mode(self) -> bool:
-        """Whether the model can be differentiated in forward mode; found out at the first call."""
-        return self.autotuner.forward_mode(function for _, function in self._functions())
+    def check(self) -> None:
+        """Find out, at the first call, how the model can be differentiated, and rightly."""
+        self.autotuner.route(function for _, function in self._functions())
 
     # ---- one batch --------------------------------------------------------------------------
 
@@ -335,6 +351,9 @@ class Engine:
     def _columns_at_once(self, batch: JacobianProducts, count: int) -> int:
         if count == 1:
             return 1
+        known = self.autotuner.known_columns_at_once(batch)
+        if known is not None:
+            return known
         room = self.cache.budget_bytes() - self.cache.bytes()
         return self.autotuner.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
 

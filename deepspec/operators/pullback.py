@@ -215,10 +215,10 @@ class PullbackOperator(ProblemOperator):
 
 
 class GaussNewton(PullbackOperator):
-    """G = Σ_i w_i J_iᵀ (∂²ℓ_i/∂f²) J_i, the Gauss-Newton matrix of the loss.
+    """The Gauss-Newton (GGN) matrix of a loss, the Fisher matrix of a classifier, by its products.
 
-    For cross-entropy Σ_i w_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Fisher matrix, w_i = 1/n where
-    rows count alike (Papyan 2020, eq. 5.1).
+    G = Σ_i w_i J_iᵀ (∂²ℓ_i/∂f²) J_i; for cross-entropy Σ_i w_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i, with
+    w_i = 1/n where rows count alike (Papyan 2020, eq. 5.1).
 
     >>> model = torch.nn.Linear(2, 2)
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import deepspec
-from deepspec import GaussNewton, Hessian, ParameterBlock, Problem, block_spectra, language_model
+from deepspec import GaussNewton, Hessian, Problem, block_spectra, language_model
+from deepspec.operators import ParameterBlock
 from tests.row_cases import Form, TinyTransformer, V, dense
 
 SEQUENCES = [[3, 7, 7, 1], [5, 2], [0, 9, 4]]

@@ -113,7 +113,7 @@ def test_parts_of_token_rows_are_those_of_loops(name: str) -> None:
     left = array.knock_out("between_class")
     values = torch.linalg.eigvalsh(expected["G"] - parts["between_class"]).flip(0)
     assert close(left, values[: len(left)])
-    means = deepspec.cell_means(deepspec.ClassStructure(problem))
+    means = deepspec.class_structure.cell_means(deepspec.ClassStructure(problem))
     together = parts["between_class"] + parts["cross_class"] + parts["own_class"]
     values = torch.linalg.eigvalsh(together).flip(0)
     assert close(means.eigenvalues()[:20], values[:20])
@@ -221,7 +221,7 @@ def test_parts_of_groups_are_those_of_loops_kept_or_streamed() -> None:
 def test_groups_can_be_attributed() -> None:
     net, tokens, labels = transformer_of_few_classes()
     problem = Problem(net, (tokens, labels))
-    groups = deepspec.frequent_classes(problem.labels, 4, 2)
+    groups = deepspec.class_structure.frequent_classes(problem.labels, 4, 2)
     found = deepspec.attribute(problem, groups=groups, draws=2)
     assert found.num_classes == 3
     parts = {part.name: part.trace for part in found.train.decompositions[0].parts}
@@ -260,7 +260,7 @@ def test_what_needs_rows_and_classes_says_so_where_they_are_streamed() -> None:
     with pytest.raises(ValueError, match="two-way layout, got groups"):
         deepspec.gradients(problem, groups=GROUPS).two_way_layout()
     with pytest.raises(ValueError, match="1 to 50 frequent classes, got 0"):
-        deepspec.frequent_classes(problem.labels, V, 0)
+        deepspec.class_structure.frequent_classes(problem.labels, V, 0)
     array = deepspec.ClassArray(torch.eye(2), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="got it with an array"):
         deepspec.attribute(array, groups=GROUPS)

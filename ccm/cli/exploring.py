@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ccm.cli.sweep import parse_alpha
+from ccm.cli.sweeping import parse_alpha
 from ccm.explore import require_panel
 from ccm.explore.state import ViewState
 
