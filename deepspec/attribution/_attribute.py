@@ -268,6 +268,7 @@ def _split(
     counts = torch.bincount(array.cells.labels, minlength=array.num_classes)
     return SplitAttribution(
         samples=len(array.cells.labels),
+        soft_labels=net is not None and net.has_soft_labels,
         loss=math.nan if net is None else net.loss,
         error_rate=math.nan if net is None else net.error_rate,
         class_counts=counts.tolist(),

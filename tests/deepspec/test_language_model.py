@@ -1,14 +1,18 @@
 """Language models as problems, and parameters by name."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import deepspec
 from deepspec import GaussNewton, Hessian, Problem, block_spectra, language_model
+from deepspec.cli import app
 from deepspec.operators import ParameterBlock
 from tests.row_cases import Form, TinyTransformer, V, dense
 
@@ -173,3 +177,35 @@ def test_all_blocks_come_in_one_table() -> None:
         ParameterBlock(G, ("head",))
     with pytest.raises(TypeError, match="parameters of a problem"):
         ParameterBlock(deepspec.MatrixOperator(torch.eye(2)), ("a",))
+
+
+def test_the_shell_has_parameters_blocks_and_groups(tmp_path: Path) -> None:
+    source = tmp_path / "tiny_net.py"
+    source.write_text(
+        "import torch\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(),"
+        " torch.nn.Linear(4, 3)).double()\n"
+        "def data():\n"
+        "    torch.manual_seed(1)\n"
+        "    return torch.randn(12, 3).double(), torch.arange(12) % 3\n"
+    )
+    given = ["--model", f"{source}:build", "--data", f"{source}:data"]
+    runner = CliRunner()
+    table = runner.invoke(app, ["blocks", *given, "--block", "*", "--json"])
+    assert table.exit_code == 0, table.output
+    found = json.loads(table.stdout[table.stdout.index("{") :])
+    assert [block["name"] for block in found["blocks"]] == ["0", "2"]
+    one = runner.invoke(app, ["blocks", *given, "--parameters", "2.*", "--matrix", "G"])
+    assert one.stdout.splitlines()[-1].split()[:2] == ["2", "15"]
+    out = ["--out", str(tmp_path / "out"), "--frequent", "2", "--logit-memory", "1000"]
+    done = runner.invoke(
+        app, ["attribute", *given, *out, "--draws", "2", "--parameters", "re:^2", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert deepspec.Attribution.load(tmp_path / "out").num_classes == 3
+    bad = runner.invoke(
+        app, ["attribute", *given, "--out", str(tmp_path / "b"), "--parameters", "x"]
+    )
+    assert bad.exit_code == 2
