@@ -24,7 +24,6 @@ Papers that docstrings cite:
   learning training, PNAS 117.
 """
 
-from deepspec import losses
 from deepspec.attribution import Attribution, attribute
 from deepspec.class_structure import (
     ClassArray,
@@ -69,7 +68,6 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     # A trained classifier, and what causes its spectrum.
     "Problem",
     "language_model",
-    "losses",
     "attribute",
     "Attribution",
     "Recorder",
