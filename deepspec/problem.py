@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -177,21 +178,25 @@ class Problem:
         self.precision = lowest_precision(function)
         if verify:
             require_repeatable(self._counted(), rows.sketch, rows.same_targets, self.precision)
-        self.engine = Engine(
+        self._memory_budget = memory_budget
+        self.engine = self._new_engine()
+        if verify:
+            # Now, while no estimator holds vectors of its own.
+            explained(self.engine.check, "differentiated", function)
+            require_dependence((function for _, function in self.functions()), self.precision)
+
+    def _new_engine(self) -> Engine:
+        return Engine(
             self.functions,
             self.space,
             self.num_classes,
             self.dtype,
             self.device,
-            memory_budget,
+            self._memory_budget,
             self._halve,
             torch.finfo(self.precision).eps,
             None if self.keeps_logits else self.logit_memory,
         )
-        if verify:
-            # Now, while no estimator holds vectors of its own.
-            explained(self.engine.check, "differentiated", function)
-            require_dependence((function for _, function in self.functions()), self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -247,10 +252,53 @@ class Problem:
                 yield slice(start, start + rows), function, labels
             start += rows
 
-    def functions(self) -> Iterator[tuple[slice, LogitFunction]]:
-        """A pass over the data: each batch's rows, and its logits as a function of θ."""
+    def functions(self, most: int | None = None) -> Iterator[tuple[slice, LogitFunction]]:
+        """A pass over the data: each batch's rows, and its logits as a function of θ.
+
+        With ``most``, batches are cut into parts of at most so many samples.
+        """
         for rows, function, _ in self._counted():
-            yield rows, function
+            if most is None or function.samples <= most:
+                yield rows, function
+                continue
+            start = rows.start
+            for first in range(0, function.samples, most):
+                stop = min(first + most, function.samples)
+                part = function.pick(torch.arange(first, stop, device=self.device))
+                yield slice(start, start + part.rows), part
+                start += part.rows
+
+    def restricted(self, names: Sequence[str]) -> Problem:
+        """The same net on the same data with fewer tensors in θ: G of it is a diagonal block of G.
+
+        Nothing is copied but θ's chosen entries, and nothing is checked again.
+
+        Raises
+        ------
+        ValueError
+            If a name is not in θ.
+
+        >>> problem = Problem(nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 1])))
+        >>> problem.restricted(["bias"]).size
+        3
+        """
+        missing = sorted(set(names) - set(self.space.names))
+        if missing or not names:
+            raise ValueError(
+                f"expected names of tensors in θ, got {', '.join(missing) or 'none'}; θ has "
+                f"{', '.join(self.space.names)}"
+            )
+        other = copy.copy(self)
+        other.space = self.space.restricted(names)
+        other.parameters = other.space.flatten(self._parameters)
+        other._parameters = other.space.unflatten(other.parameters)
+        rest = {k: v for k, v in self._parameters.items() if k not in other._parameters}
+        other._constants = {**self._constants, **rest}
+        other.engine = other._new_engine()
+        # A route that is right for all of θ is right for a part of it.
+        if "forward mode" in self.plan:
+            other.engine.autotuner.plan["forward mode"] = self.plan["forward mode"]
+        return other
 
     def _halve(self) -> bool:
         largest = self._batches.limit or max(f.samples for _, f in self.functions())
@@ -288,6 +336,11 @@ class Problem:
     def num_samples(self) -> int:
         """n, the number of samples that have such rows: sequences, images; R where each is one."""
         return self.num_rows if self._rows.is_flat else len(self.sequences.unique())
+
+    @property
+    def has_one_row_a_sample(self) -> bool:
+        """Whether row i is sample i."""
+        return self._rows.is_flat
 
     @property
     def num_classes(self) -> int:

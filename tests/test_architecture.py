@@ -44,9 +44,11 @@ ORDER = {
         "neural_tangent_kernel",
         "class_structure",
         "krylov",
+        "layerwise",
         "attribution",
         "dynamics",
         "zoo",
+        "experiments",
         "report",
         "explore",
         "cli",
@@ -161,6 +163,14 @@ def test_nothing_unpickles() -> None:
                     assert options.get("weights_only") == "True", path
 
 
+def test_one_file_knows_dask() -> None:
+    for package in ("ccm", "deepspec", "validation"):
+        for path in files(package):
+            roots = {name.split(".")[0] for name in imported(path)}
+            if path != ROOT / "deepspec" / "experiments" / "cluster.py":
+                assert not roots & {"dask", "distributed"}, path
+
+
 def bound(path: Path) -> set[str]:
     """The names that a file's own lines give to functions, classes, values and imports."""
     names: set[str] = set()
@@ -168,7 +178,9 @@ def bound(path: Path) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.ImportFrom):
-            names.update(alias.asname or alias.name for alias in node.names)
+            here = ".".join(path.relative_to(ROOT).parts[:-1])  # its own modules, by their names
+            if path.name != "__init__.py" or node.module != here:
+                names.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names.update(target.id for target in targets if isinstance(target, ast.Name))

@@ -24,7 +24,7 @@ from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.groups import frequent_classes
 from deepspec.cli.block_table import Parameters, blocks
 from deepspec.cli.errors import OneLineErrors
-from deepspec.cli.explorer_page import explore
+from deepspec.cli.exploring import explore
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.problem import LOGIT_MEMORY
 from deepspec.report.html import fill, write_report

@@ -20,6 +20,8 @@ from deepspec.engine.cache import BatchCache
 from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jacobian_purpose
 from deepspec.engine.plan import accepted, identity
 
+# A batch's logits beyond WHOLE_BYTES in float64 are worked on in pieces that stay near the caches.
+WHOLE_BYTES, PIECE_BYTES = 2**24, 2**23
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Outputs = Callable[[], Float[Tensor, "b C"]]
@@ -151,7 +153,7 @@ class Engine:
         self.spent["pullback"] += columns.shape[1]
         result = self._zeros(columns.shape[1])
         for rows, batch in self._batches():
-            if self._logit_memory is None:
+            if self._logit_memory is None and self._bytes(rows) <= WHOLE_BYTES:
                 pushed = kernel(self._jvp(batch, columns), rows, batch.outputs)
                 self._vjp(batch, pushed, result)
                 continue
@@ -174,9 +176,9 @@ class Engine:
 
     def _pieces(self, rows: int) -> Iterator[slice]:
         """Rows, as many at a time as the memory for logits allows."""
-        memory = self._logit_memory
+        memory = PIECE_BYTES if self._logit_memory is None else self._logit_memory
         # In float64: the columns, their image, probabilities and what lies between.
-        few = rows if memory is None else max(1, memory // (32 * self._num_classes))
+        few = max(1, min(memory, PIECE_BYTES) // (32 * self._num_classes))
         for start in range(0, rows, max(few, 1)):
             yield slice(start, min(start + few, rows))
 
@@ -208,6 +210,10 @@ class Engine:
                     image[part] = found[:, :, 0].to(image.dtype)
                 batch.vjp(image, into)
         return result.T
+
+    def _bytes(self, rows: slice) -> int:
+        """Of a batch's logits in float64."""
+        return 8 * (rows.stop - rows.start) * self._num_classes
 
     def _places(self, rows: slice) -> Iterator[tuple[slice, slice]]:
         """A batch's rows in pieces: their numbers in the batch, and among all."""

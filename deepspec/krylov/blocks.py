@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from deepspec.krylov._trace import trace
 from deepspec.krylov.eigenpairs import top_eigenpairs
+from deepspec.operators import GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.block import ParameterBlock
 from deepspec.operators.on_problem import ProblemOperator
+from deepspec.problem import Problem
+from deepspec.seeds import Seed, whole_seed
 
 # Smaller blocks are formed, and their spectra exact.
 FORMED_UP_TO = 256
@@ -76,7 +79,7 @@ def block_spectra(
     k: int = 3,
     matvecs: int = 60,
     tol: float = 1e-3,
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
 ) -> BlockSpectra:
     """The top eigenvalues and the trace of every diagonal block, in one table.
 
@@ -106,13 +109,13 @@ def block_spectra(
     """
     problem = operator.problem
     chosen = blocks_of(problem.space.names, blocks)
-    before = sum(problem.engine.spent.values())
-    operator.prepare(len(chosen) * (matvecs + 10 * k))
-    if isinstance(seed, torch.Generator):
-        seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
+    spent = 0
+    seed = whole_seed(seed)
     found = []
     for name, names in chosen.items():
-        block = ParameterBlock(operator, names)
+        block = _block(operator, names)
+        before = sum(_problem(block).engine.spent.values())
+        block.prepare(matvecs + 10 * k)
         if block.size <= FORMED_UP_TO:
             values = torch.linalg.eigvalsh(block.to_dense().double()).flip(0)
             total, error = float(values.sum()), 0.0
@@ -120,6 +123,7 @@ def block_spectra(
             estimate = trace(block, matvecs, seed=seed)
             total, error = estimate.value, estimate.standard_error
             values = top_eigenpairs(block, k, tol=tol, seed=seed).values.double()
+        spent += sum(_problem(block).engine.spent.values()) - before
         found.append(
             BlockSpectrum(
                 name=name, size=block.size, top=values[:k].cpu(), trace=total, trace_error=error
@@ -128,8 +132,23 @@ def block_spectra(
     return BlockSpectra(
         operator=operator.describe(),
         blocks=tuple(found),
-        matvecs=sum(problem.engine.spent.values()) - before,
+        matvecs=spent,
     )
+
+
+def _block(operator: ProblemOperator, names: tuple[str, ...]) -> SymmetricOperator:
+    """G, Hess and E differentiate by these tensors alone; what is left of others is the same."""
+    if type(operator) in (GaussNewton, Hessian, Residual):
+        kind: Callable[[Problem], ProblemOperator] = type(operator)
+        return kind(operator.problem.restricted(names))
+    return ParameterBlock(operator, names)
+
+
+def _problem(block: SymmetricOperator) -> Problem:
+    if isinstance(block, ParameterBlock):
+        return block.operator.problem
+    assert isinstance(block, ProblemOperator)
+    return block.problem
 
 
 def blocks_of(names: Sequence[str], blocks: Blocks) -> dict[str, tuple[str, ...]]:

@@ -91,6 +91,7 @@ def train(
     folder: str | Path | None = None,
     snapshots: str | Iterable[int] = (),
     save_every: float = 30.0,
+    show_progress: bool = True,
 ) -> Training:
     """Train a model in place and leave it in eval mode.
 
@@ -115,6 +116,8 @@ def train(
         :class:`~deepspec.dynamics.Snapshots`.
     save_every
         Seconds between two saves of the state that a run goes on from.
+    show_progress
+        A bar on stderr, where that is a terminal.
 
     Raises
     ------
@@ -161,7 +164,7 @@ def train(
             saved = store.load()
             if saved is not None:
                 run.restore(*saved)
-        for epoch in run.remaining(epochs):
+        for epoch in run.remaining(epochs, show_progress):
             if folder is not None and epoch in kept:
                 write_snapshot(Path(folder) / SNAPSHOTS, epoch, model)
             if store is not None and epoch:
