@@ -327,6 +327,11 @@ class Problem:
         """p, the number of parameters."""
         return self.space.size
 
+    def __repr__(self) -> str:
+        data = f"{self.num_samples:,} samples, {self.num_classes:,} classes"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Problem({self.size:,} parameters, {data}, {dtype} on {self.device})"
+
     @property
     def num_rows(self) -> int:
         """R, the number of rows that count."""

@@ -33,7 +33,6 @@ from deepspec.classifier.checks import evaluate
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
-from deepspec.krylov._results import exact_pairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
@@ -292,7 +291,7 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
         return replace(full, nodes=nodes, counts=counts)
     vectors = parameter_vectors(measured)
     count = min(count, vectors.shape[1])
-    pairs = exact_pairs(measured.pairs.values[:count], vectors)
+    pairs = Eigenpairs.exact(measured.pairs.values[:count], vectors)
     return _spectrum(measured, "G", GaussNewton(problem), pairs, count)
 
 
