@@ -39,7 +39,10 @@ class SplitAttribution(Result, Tabular, Drawable):
     Attributes
     ----------
     samples, loss, error_rate, class_counts
-        Of the split.
+        Of the split; samples are rows, such as tokens, and counts those of groups where there are
+        groups of classes.
+    soft_labels
+        Whether labels were probabilities: classes are then the most probable ones.
     top
         The largest eigenvalues of G.
     edge
@@ -90,6 +93,7 @@ class SplitAttribution(Result, Tabular, Drawable):
     seconds_by_stage: dict[str, float]
     matvecs_by_stage: dict[str, int]
     without_hessian: str
+    soft_labels: bool = False
 
     def _words(self) -> list[str]:
         found = f"{self.outliers} eigenvalues of G clear of the bulk"

@@ -37,7 +37,8 @@ from deepspec.problem import Problem
 class Layers:
     """The layers of a net in the order they are used, each with its features and errors.
 
-    ``layers[0]`` or ``layers["features.3"]``. Papyan (2020) §7: class structure is made layer by layer, in features, backpropagated errors
+    ``layers[0]`` or ``layers["features.3"]``. Papyan (2020) §7: class structure is made layer by
+    layer, in features, backpropagated errors
     and weights. A layer is a module that is called once and whose parameters in θ have a formula
     (Linear, Conv1d, Conv2d, Embedding, normalisations); ``left_out`` says of every other module
     with parameters in θ why it is none, and asking for it raises.
@@ -87,6 +88,7 @@ class Layers:
             if value not in get_args(kind):
                 choices = " or ".join(f'"{choice}"' for choice in get_args(kind))
                 raise ValueError(f"expected {name} as {choices}, got {value!r}")
+        _require_samples(problem)
         self.problem, self.shared, self.convention = problem, shared, convention
         found = find_layers(problem)
         #: Why each other module with parameters in θ is no layer.
@@ -377,3 +379,16 @@ class Layer:
                 f"expected a layer with its bias in θ, but {self.name} has none there; leave "
                 "bias=True out"
             )
+
+
+def _require_samples(problem: Problem) -> None:
+    """Errors of a layer are those of a sample's one label, each counted 1/n."""
+    problem.require_classes()
+    even = bool((problem.weights == problem.weights[0]).all()) and problem.weights.sum() == 1
+    if not problem.has_one_row_a_sample or not even or not problem.keeps_logits:
+        raise ValueError(
+            "expected a classifier with one label a sample, all counted alike, for its layers, got "
+            f"{problem.num_rows:,} rows of {problem.num_samples:,} samples, weighted or too many "
+            "to keep. Their G, a layer at a time, is GaussNewton(problem.restricted(names)), and "
+            "deepspec.block_spectra has all of them"
+        )
