@@ -171,7 +171,7 @@ def _without_g(
     """
     count, settings = measured.places, measured.settings
     nothing = torch.zeros(0, dtype=residual.dtype, device=residual.device)
-    none = exact_pairs(nothing, nothing.new_zeros(residual.size, 0))
+    none = Eigenpairs.exact(nothing, nothing.new_zeros(residual.size, 0))
     spectrum = _spectrum(measured, "E", residual, none, count)
     if spectrum.method != "exact" and spectrum.end > edge:
         pairs = _as_far_as_affordable(residual, count, settings.tolerance, settings.seed, edge)
