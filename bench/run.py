@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / "bench" / ".venv"
-SCRIPTS = ("engine", "exact", "krylov", "attribution", "sweeps", "ccm")
+SCRIPTS = ("engine", "exact", "krylov", "layers", "attribution", "sweeps", "ccm")
 
 
 def python() -> Path:

@@ -11,7 +11,8 @@ Where to start::
 
 Results can be printed, drawn (``.plot()``), tabulated (``.to_frame()``), saved and loaded. What is
 not here is in the packages: ``operators`` (products and algebra), ``class_structure`` (arrays,
-parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``attribution`` (verdicts),
+parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``layerwise``
+(KFAC and its kin, neural collapse), ``attribution`` (verdicts),
 ``dynamics`` (snapshots, neural collapse), ``zoo`` (nets, data, training), ``report``.
 
 Papers that docstrings cite:
@@ -51,6 +52,7 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
+from deepspec.layerwise import Layers, curvature_agreement
 from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.operators import (
     ColumnSpace,
@@ -72,6 +74,9 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     "gradients",
     "ClassArray",
     "ClassStructure",
+    # Where they are made: layer by layer.
+    "Layers",
+    "curvature_agreement",
     # Matrices known by their products.
     "SymmetricOperator",
     "GaussNewton",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -129,20 +130,24 @@ class Problem:
         self.precision = lowest_precision(function)
         if verify:
             require_repeatable(self._labelled(), self.logits, self.labels, self.precision)
-        self.engine = Engine(
+        self._memory_budget = memory_budget
+        self.engine = self._new_engine()
+        if verify:
+            # Now, while no estimator holds vectors of its own.
+            explained(self.engine.check, "differentiated", function)
+            require_dependence((function for _, function in self.functions()), self.precision)
+
+    def _new_engine(self) -> Engine:
+        return Engine(
             self.functions,
             self.space,
             self.num_classes,
             self.dtype,
             self.device,
-            memory_budget,
+            self._memory_budget,
             self._halve,
             torch.finfo(self.precision).eps,
         )
-        if verify:
-            # Now, while no estimator holds vectors of its own.
-            explained(self.engine.check, "differentiated", function)
-            require_dependence((function for _, function in self.functions()), self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -182,12 +187,54 @@ class Problem:
             yield function, labels.to(self.device)
             first += len(labels)
 
-    def functions(self) -> Iterator[tuple[slice, LogitFunction]]:
-        """A pass over the data: each batch's rows, and its logits as a function of θ."""
+    def functions(self, most: int | None = None) -> Iterator[tuple[slice, LogitFunction]]:
+        """A pass over the data: each batch's rows, and its logits as a function of θ.
+
+        With ``most``, batches are cut into parts of at most so many samples.
+        """
         start = 0
         for function, labels in self._labelled():
-            yield slice(start, start + len(labels)), function
-            start += len(labels)
+            stop = start + len(labels)
+            if most is None or len(labels) <= most:
+                yield slice(start, stop), function
+            else:
+                for first in range(start, stop, most):
+                    rows = slice(first, min(first + most, stop))
+                    index = torch.arange(rows.start - start, rows.stop - start, device=self.device)
+                    yield rows, function.pick(index)
+            start = stop
+
+    def restricted(self, names: Sequence[str]) -> Problem:
+        """The same net on the same data with fewer tensors in θ: G of it is a diagonal block of G.
+
+        Nothing is copied but θ's chosen entries, and nothing is checked again.
+
+        Raises
+        ------
+        ValueError
+            If a name is not in θ.
+
+        >>> problem = Problem(nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 1])))
+        >>> problem.restricted(["bias"]).size
+        3
+        """
+        missing = sorted(set(names) - set(self.space.names))
+        if missing or not names:
+            raise ValueError(
+                f"expected names of tensors in θ, got {', '.join(missing) or 'none'}; θ has "
+                f"{', '.join(self.space.names)}"
+            )
+        other = copy.copy(self)
+        other.space = self.space.restricted(names)
+        other.parameters = other.space.flatten(self._parameters)
+        other._parameters = other.space.unflatten(other.parameters)
+        rest = {k: v for k, v in self._parameters.items() if k not in other._parameters}
+        other._constants = {**self._constants, **rest}
+        other.engine = other._new_engine()
+        # A route that is right for all of θ is right for a part of it.
+        if "forward mode" in self.plan:
+            other.engine.autotuner.plan["forward mode"] = self.plan["forward mode"]
+        return other
 
     def _halve(self) -> bool:
         largest = self._batches.limit or max(f.samples for _, f in self.functions())

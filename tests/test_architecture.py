@@ -42,6 +42,7 @@ ORDER = {
         "neural_tangent_kernel",
         "class_structure",
         "krylov",
+        "layerwise",
         "attribution",
         "dynamics",
         "zoo",
@@ -175,7 +176,9 @@ def bound(path: Path) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.ImportFrom):
-            names.update(alias.asname or alias.name for alias in node.names)
+            here = ".".join(path.relative_to(ROOT).parts[:-1])  # its own modules, by their names
+            if path.name != "__init__.py" or node.module != here:
+                names.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names.update(target.id for target in targets if isinstance(target, ast.Name))

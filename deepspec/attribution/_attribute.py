@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from deepspec.attribution.by_layer import attribute_layers
 from deepspec.attribution.cost import Cost, estimate
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
@@ -23,7 +24,9 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.class_structure.rows import GradientRows
 from deepspec.engine.errors import NoSecondDerivative
+from deepspec.layerwise import Layers
 from deepspec.problem import Problem
 from deepspec.seeds import Seed, whole_seed
 
@@ -44,6 +47,7 @@ def attribute(
     probes: int = 1,
     exact_up_to: int | None = None,
     checkpoint: str | Path | None = None,
+    layers: bool | Layers = False,
 ) -> Attribution:
     """Find which part of a classifier's spectrum has which cause, beside nulls.
 
@@ -77,6 +81,9 @@ def attribute(
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
+    layers
+        Attribute features, errors and gradients of every layer, too (Papyan 2020, §7); or the
+        :class:`~deepspec.Layers` of the same problem, made with options of one's own.
 
     Raises
     ------
@@ -109,13 +116,19 @@ def attribute(
         tolerance=1e-2 if large else 1e-3,
     )
     _check(problem, settings, test=test, untrained=untrained)
+    by_layer = _layers_of(problem, layers, convention)
     folder = None if checkpoint is None else Path(checkpoint)
     before: dict[str, float] = {}
     if untrained is not None:
         before = _untrained(untrained, settings, folder)
-    found = {"train": _split(array, net, settings, "train", before, folder)}
+    found = {"train": _split(array, net, settings, "train", before, _inside(folder, "train"))}
     if test is not None:
-        found["test"] = _split(gradients(test, convention), test, settings, "test", {}, folder)
+        of_test = gradients(test, convention)
+        found["test"] = _split(of_test, test, settings, "test", {}, _inside(folder, "test"))
+
+    def split(array: ClassArray, name: str, place: Path | None) -> SplitAttribution:
+        return _split(array, None, settings, name, {}, place)
+
     return Attribution(
         problem=array.rows.fingerprint() if net is None else net.fingerprint(),
         num_classes=array.num_classes,
@@ -125,8 +138,33 @@ def attribute(
         has_untrained=untrained is not None,
         plan={} if net is None else dict(net.plan),
         versions=versions(),
+        layers={} if by_layer is None else attribute_layers(by_layer, split, folder),
+        left_out={} if by_layer is None else by_layer.left_out,
         seconds=time.perf_counter() - started,
     )
+
+
+def _layers_of(
+    problem: Problem | ClassArray, layers: bool | Layers, convention: Convention
+) -> Layers | None:
+    if layers is False:
+        return None
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"expected a deepspec.Problem for its layers, got {type(problem).__name__}; an array "
+            "of vectors has none"
+        )
+    if layers is True:
+        return Layers(problem, convention=convention)
+    if not isinstance(layers, Layers) or layers.problem is not problem:
+        raise ValueError(
+            f"expected layers as true, false or deepspec.Layers of the same problem, got {layers!r}"
+        )
+    return layers
+
+
+def _inside(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / name
 
 
 def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
@@ -177,6 +215,9 @@ def _check(
 def _stages(
     array: ClassArray, net: Problem | None, settings: Settings, folder: Path | None, cost: Cost
 ) -> Stages:
+    if net is None and isinstance(array.rows, GradientRows):
+        net = array.rows.problem  # a layer's: without Hess, but with products that count
+
     def spent() -> int:
         return 0 if net is None else sum(net.engine.spent.values())
 
@@ -198,7 +239,7 @@ def _stages(
 def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
     """What each cause removes in the untrained net."""
     array = gradients(problem, settings.convention)
-    place = None if folder is None else folder / "untrained"
+    place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
     stages = _stages(array, problem, settings, place, cost)
 
@@ -229,7 +270,7 @@ def _split(
     console = Console(stderr=True)
     if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)
-    stages = _stages(array, net, settings, None if folder is None else folder / name, cost)
+    stages = _stages(array, net, settings, folder, cost)
     with stages.shown(f"attribution ({name})"):
         if forms_gram(array, settings):
             _form(array, stages)
@@ -242,12 +283,12 @@ def _split(
         of_hessian, missing = _hessian(net, measuring, of_g.edge, stages)
     if net is not None:
         net.engine.cache.release()
-    counts = torch.bincount(array.cells.labels, minlength=array.num_classes)
+    labels = array.cells.sample_labels
     return SplitAttribution(
-        samples=len(array.cells.labels),
+        samples=len(labels),
         loss=math.nan if net is None else net.loss,
         error_rate=math.nan if net is None else net.error_rate,
-        class_counts=counts.tolist(),
+        class_counts=torch.bincount(labels, minlength=array.num_classes).tolist(),
         hessian_spectra=() if of_hessian is None else of_hessian.spectra,
         hessian_projected=of_g.top[:0] if of_hessian is None else of_hessian.projected,
         alignment=None if of_hessian is None else of_hessian.alignment,

@@ -195,7 +195,8 @@ def nulls_of(
         "bulk": {"shuffled labels": []},  # a random subspace shrinks bulk and outliers alike
     }
     for draw in range(settings.draws):
-        labels = shuffled_labels(cells.labels, settings.seed, draw)
+        shuffled_of_samples = shuffled_labels(cells.sample_labels, settings.seed, draw)
+        labels = cells.of_samples(shuffled_of_samples)
         shuffled = cells.relabelled(labels)
         for claim, kind in (("top outlier", GlobalMean), ("outliers", BetweenClass)):
             found[claim]["shuffled labels"].append(nulls.recycled(kind(shuffled), CAUSES[claim]))

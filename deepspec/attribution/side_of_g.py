@@ -52,16 +52,20 @@ class GaussNewtonSide:
     exact: bool
 
 
+class NothingThere(ValueError):
+    """A second moment that is zero."""
+
+
 def gauss_newton_side(measured: Measurement, untrained: dict[str, float]) -> GaussNewtonSide:
     """One array's second moment taken apart, with nulls and verdicts.
 
     Raises
     ------
-    ValueError
+    NothingThere
         If it is zero.
     """
     if float(measured.pairs.values[0]) <= 0:
-        raise ValueError(
+        raise NothingThere(
             f"expected vectors that are not all zero, but {measured.array.rows.symbol} is zero: "
             "no probability moves with any parameter; check that the parameters in use are the "
             "ones selected"

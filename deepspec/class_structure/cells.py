@@ -47,6 +47,9 @@ class Cells:
         π_{c,c'} = w_{c,c'}/w_c, zero on ``own``.
     dtype
         Of the vectors that projectors onto the means take and return.
+    sample
+        Where a sample has several vectors (at several positions): which one's each is. Labels are
+        shuffled among samples then.
     """
 
     labels: Int[Tensor, " n"]
@@ -57,6 +60,7 @@ class Cells:
     row: Float[Tensor, " C"]
     row_share: Float[Tensor, "C K"]
     dtype: torch.dtype
+    sample: Int[Tensor, " n"] | None = None
 
     @property
     def size(self) -> int:
@@ -104,6 +108,20 @@ class Cells:
         found = self.share.new_zeros(*self.weights.shape, len(self.places))
         found[self.places[:, 0], self.places[:, 1], torch.arange(len(self.places))] = 1.0
         return found
+
+    @property
+    def sample_labels(self) -> Int[Tensor, " s"]:
+        """The class of each sample that has any vector."""
+        if self.sample is None:
+            return self.labels
+        present, place = torch.unique(self.sample, return_inverse=True)
+        return self.labels.new_zeros(len(present)).index_put((place,), self.labels)
+
+    def of_samples(self, labels: Int[Tensor, " s"]) -> Int[Tensor, " n"]:
+        """Each vector's label, from those of the samples that have any."""
+        if self.sample is None:
+            return labels
+        return labels[torch.unique(self.sample, return_inverse=True)[1]]
 
     def relabelled(self, labels: Int[Tensor, " n"]) -> Cells:
         """The same vectors and weights under other labels."""

@@ -69,10 +69,16 @@ class Rows(ABC):
 
 
 class TensorRows(Rows):
-    """Vectors that are at hand as a tensor."""
+    """Vectors that are at hand as a tensor; ``symbol`` is what tables call the second moment."""
 
-    def __init__(self, vectors: Float[Tensor, "m d"], root_weights: Float[Tensor, " m"]) -> None:
+    def __init__(
+        self,
+        vectors: Float[Tensor, "m d"],
+        root_weights: Float[Tensor, " m"],
+        symbol: str = "V",
+    ) -> None:
         self._rows = (vectors.double() * root_weights[:, None]).to(vectors.dtype)
+        self._symbol = symbol
         self.size, self.width = vectors.shape
         self.dtype, self.device = vectors.dtype, vectors.device
 
@@ -87,6 +93,10 @@ class TensorRows(Rows):
 
     def dense(self) -> Float[Tensor, "m d"]:
         return self._rows
+
+    @property
+    def symbol(self) -> str:
+        return self._symbol
 
     def fingerprint(self) -> dict[str, str | int | float]:
         probe = torch.cos(torch.arange(self.width, dtype=torch.float64, device=self.device))

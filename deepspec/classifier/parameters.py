@@ -32,6 +32,11 @@ class ParameterSpace:
         """p, the number of parameters."""
         return sum(self.counts)
 
+    def restricted(self, names: Sequence[str]) -> ParameterSpace:
+        """Some of the tensors, in the order they have here."""
+        kept = [pair for pair in zip(self.names, self.shapes, strict=True) if pair[0] in names]
+        return ParameterSpace(tuple(n for n, _ in kept), tuple(shape for _, shape in kept))
+
     def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " p"]:
         """One vector of all tensors, a copy."""
         return torch.cat([tensors[name].reshape(-1) for name in self.names])

@@ -22,7 +22,7 @@ from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
 from deepspec.class_structure.cells import Convention
 from deepspec.cli.errors import OneLineErrors
-from deepspec.cli.explorer_page import explore
+from deepspec.cli.exploring import explore
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.report.html import fill, write_report
 from deepspec.storage.results import new_folder

@@ -99,7 +99,7 @@ def analyse(
         gradients(problem), Settings(seed=whole_seed(seed), steps=steps, exact_up_to=exact_up_to)
     )
     cells, means = measured.array.cells, measured.means
-    whole = total_trace(measured.operator, settings.seed).value
+    whole = total_trace(measured.operator, measured.settings.seed).value
     values = {part: _values(measured, part) for part in (BetweenClass, CrossClass, OwnClass)}
     by_class = _within_traces(measured)
     within = _within(measured)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.engine.autodiff import HeldJacobian
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.memory import storage_bytes
 
 
@@ -27,7 +28,7 @@ class Member:
         self, tangents: Mapping[str, Tensor], onto: Float[Tensor, "b k ..."] | None
     ) -> Float[Tensor, "b k ..."]:
         """How the layer's output changes, times the factor, added to ``onto``."""
-        own = {name.rpartition(".")[2]: tangents[name] for name in self.layer.names}
+        own = {part: tangents[name] for part, name in self.layer.parameters.items()}
         output = self.layer.formula.jvp(self.observed, own)
         if onto is None or self.factor is None:  # the group's first, whose errors are the group's
             return output
@@ -37,7 +38,7 @@ class Member:
         """The transpose, by the parameters' names in θ."""
         scaled = errors if self.factor is None else errors * self.factor
         found = self.layer.formula.vjp(self.observed, scaled)
-        return {name: found[name.rpartition(".")[2]] for name in self.layer.names}
+        return {name: found[part] for part, name in self.layer.parameters.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -13,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.memory import free_memory
 from deepspec.neural_tangent_kernel.accumulation import mirror
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian
@@ -194,7 +194,7 @@ def _add_layers(
         together = _first_that_fit(shares, numbers)
         shares = shares[len(together) :]
         in_batch = sum(share.size.errors for share in together)
-        for rows, part in _parts(problem, max(1, numbers // max(in_batch, 1))):
+        for rows, part in problem.functions(max(1, numbers // max(in_batch, 1))):
             taken = record(part, [share.layer for share in together])
             for share, (observed, deltas) in zip(together, taken, strict=True):
                 share.take(rows, observed, deltas)
@@ -211,13 +211,3 @@ def _first_that_fit(shares: list[Share], numbers: int) -> list[Share]:
             break
         chosen.append(share)
     return chosen
-
-
-def _parts(problem: Problem, samples: int) -> Iterator[tuple[slice, LogitFunction]]:
-    """The batches, cut into parts of at most so many samples."""
-    for rows, function in problem.functions():
-        for start in range(rows.start, rows.stop, samples):
-            part = slice(start, min(start + samples, rows.stop))
-            index = torch.arange(part.start - rows.start, part.stop - rows.start)
-            whole = part == rows
-            yield part, function if whole else function.pick(index.to(problem.device))
