@@ -263,6 +263,11 @@ class Problem:
         """p, the number of parameters."""
         return self.space.size
 
+    def __repr__(self) -> str:
+        data = f"{self.num_samples:,} samples, {self.num_classes:,} classes"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Problem({self.size:,} parameters, {data}, {dtype} on {self.device})"
+
     @property
     def num_samples(self) -> int:
         """n."""

@@ -32,7 +32,6 @@ from deepspec.attribution.verdicts import Finding, judge
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
-from deepspec.krylov._results import exact_pairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
@@ -287,7 +286,7 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
         return replace(full, nodes=nodes, counts=counts)
     vectors = parameter_vectors(measured)
     count = min(count, vectors.shape[1])
-    pairs = exact_pairs(measured.pairs.values[:count], vectors)
+    pairs = Eigenpairs.exact(measured.pairs.values[:count], vectors)
     return _spectrum(measured, "G", GaussNewton(problem), pairs, count)
 
 

@@ -19,7 +19,6 @@ from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
 from deepspec.class_structure.rows import RowsGram, without
 from deepspec.krylov import Eigenpairs, top_eigenpairs
-from deepspec.krylov._results import exact_pairs
 from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
 
@@ -194,7 +193,7 @@ def measure(array: ClassArray, settings: Settings) -> Measurement:
         settings,
         operator,
         means,
-        exact_pairs(full, vectors),
+        Eigenpairs.exact(full, vectors),
         count,
         min(mini, max(0, wanted - count)),
     )
@@ -302,7 +301,7 @@ def without_zero_pairs(measured: Measurement) -> Eigenpairs:
     """The eigenpairs that lie above zero: for nulls that start from them."""
     known = measured.pairs
     kept = known.values > 1e-9 * known.values[0]
-    return exact_pairs(known.values[kept], known.vectors[:, kept])
+    return Eigenpairs.exact(known.values[kept], known.vectors[:, kept])
 
 
 def with_outliers(measured: Measurement, outliers: int) -> Measurement:

@@ -35,7 +35,7 @@ class Diverged(FloatingPointError):
         self.epoch = epoch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training:
     """How a net was trained and how it ended.
 
@@ -56,6 +56,10 @@ class Training:
     schedule: Schedule = "step"
     errors: tuple[float, ...] = ()
     test_errors: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        loss = f"loss {self.losses[0]:.3g} to {self.losses[-1]:.3g}" if self.losses else "no loss"
+        return f"Training({self.epochs} epochs, {loss}, {self.error_rate:.2%} of samples wrong)"
 
     @classmethod
     def load(cls, folder: str | Path) -> Training:

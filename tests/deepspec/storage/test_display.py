@@ -16,6 +16,9 @@ import deepspec
 from deepspec import attribution, class_structure, dynamics, krylov, neural_tangent_kernel
 from deepspec.krylov import baselines
 from deepspec.storage.display import Drawable, Result, Tabular, html_table, in_words
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import mlp
+from deepspec.zoo.training import SNAPSHOTS, train
 from tests.deepspec.attribution import planted
 
 PACKAGES = (attribution, baselines, class_structure, dynamics, krylov, neural_tangent_kernel)
@@ -137,6 +140,27 @@ def test_a_repr_is_at_most_ten_lines_of_words(examples: list[Any]) -> None:
         assert max(map(len, lines)) <= 102, result
         assert repr(result).startswith(f"{type(result).__name__}(")
         assert "tensor(" not in repr(result)
+
+
+def test_other_public_objects_are_short_too(tmp_path: Path) -> None:
+    net, split = mlp(64, (4,)), digits(3)
+    training = train(net, *split.train, epochs=3, folder=tmp_path, snapshots=[3])
+    problem = deepspec.Problem(net, split.train, num_classes=10)
+    G, parts = deepspec.GaussNewton(problem), deepspec.ClassStructure(problem)
+    means = class_structure.cell_means(parts)
+    recorder = deepspec.Recorder(net, split.train)
+    array = deepspec.gradients(problem)
+    shown = [training, split, problem, parts, means, means.projector(), recorder, array, G]
+    shown += [deepspec.Hessian(problem), G - 2 * parts.between_class, *array.parts.values()]
+    shown += [dynamics.Snapshots(tmp_path / SNAPSHOTS, net), array.gram]
+    for thing in shown:
+        assert " at 0x" not in repr(thing)
+        assert len(repr(thing)) <= 160, thing
+        assert "\n" not in repr(thing)
+    assert "30 samples, 10 classes" in repr(problem)
+    assert repr(recorder) == "Recorder(loss, edge, outliers; every 100 steps, 0 rows so far)"
+    assert repr(means).startswith("Means(100 cell means, vectors of ")
+    assert repr(split) == "Split(30 to train on, 1,767 held out, 10 classes, inputs 64)"
 
 
 def test_what_a_notebook_shows_is_html(examples: list[Any]) -> None:
