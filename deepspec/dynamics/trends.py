@@ -101,7 +101,7 @@ class Trends(Saved):
             ("distance of G_cross from G_within, per decade of epochs", "with_epoch", "n"),
             ("distance of G_cross from G_within, per decade of n", "with_samples", "e"),
             (
-                "mean of G_cross over that of G_within, per decade of epochs",
+                "means of G_cross over G_within, per decade of epochs",
                 "means_with_epoch",
                 "n",
             ),
