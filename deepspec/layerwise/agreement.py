@@ -20,14 +20,14 @@ from deepspec.layerwise.blocks import (
     merged,
 )
 from deepspec.layerwise.layers import Layer, Layers
-from deepspec.storage.results import Saved
+from deepspec.storage.display import Result, Table, Tabular
 
 BLOCKS = "block_diagonal"
 MEASURES = ("log_ratio_top", "log_ratio_next", "relative_error", "overlap", "trace_ratio")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement(Saved):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Agreement(Result):
     """How near a matrix K is to the true one, A.
 
     Attributes
@@ -59,8 +59,8 @@ class Agreement(Saved):
         return f"Agreement({shown})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockAgreement(Saved):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class BlockAgreement(Result, Tabular):
     """All approximations of one matrix: a layer's G^l, or G.
 
     Attributes
@@ -90,14 +90,19 @@ class BlockAgreement(Saved):
         """λ₁(K)/λ₁(A)."""
         return float(self[kind].eigenvalues[0] / self.eigenvalues[0])
 
+    def _table(self) -> Table:
+        found = self.by_approximation
+        measures = {m: [getattr(one, m) for one in found.values()] for m in MEASURES}
+        return {"approximation": list(found), **measures}
+
     def __repr__(self) -> str:
         lines = [f"{self.name}, {self.parameters:,} parameters:"]
         lines += [f"  {kind}: {found!r}" for kind, found in self.by_approximation.items()]
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurvatureAgreement(Saved):
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CurvatureAgreement(Result, Tabular):
     """Kronecker approximations beside exact curvature: of each layer, and of the whole net.
 
     Attributes
@@ -125,10 +130,20 @@ class CurvatureAgreement(Saved):
         kinds = self.layers[0].by_approximation
         return {kind: [getattr(layer[kind], measure) for layer in self.layers] for kind in kinds}
 
+    def _table(self) -> Table:
+        tables = {block.name: block._table() for block in (*self.layers, self.whole)}
+        first, *_ = tables.values()
+        return {
+            "layer": [name for name, table in tables.items() for _ in table["approximation"]],
+            **{head: [v for table in tables.values() for v in table[head]] for head in first},
+        }
+
     def __repr__(self) -> str:
         lines = ["mean |log ratio| of the top C, first to last layer:"]
         for kind, values in self.by_depth("log_ratio_top").items():
-            lines.append(f"  {kind}: {', '.join(f'{value:.2f}' for value in values)}")
+            shown = [f"{value:.2f}" for value in values]
+            shown[7:-1] = ["…"] if len(shown) > 8 else shown[7:-1]
+            lines.append(f"  {kind}: {', '.join(shown)}")
         lines += [f"of the whole: {self.whole[BLOCKS]!r} if exact in blocks"]
         return "\n".join(lines)
 

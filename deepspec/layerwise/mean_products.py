@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.class_structure.cells import Cells, weigh_gradients
-from deepspec.storage.results import Saved
+from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
     from deepspec.layerwise.layers import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class MeanProducts(Saved):
+class MeanProducts(Result):
     """h_c ⊗ δ_{c,c'} beside g_{c,c'} for every cell, NaN where a cell is empty.
 
     Attributes
@@ -39,12 +39,12 @@ class MeanProducts(Saved):
     class_relative_error: Float[Tensor, " C"]
     weights: Float[Tensor, "C C"]
 
-    def __repr__(self) -> str:
-        return (
-            f"MeanProducts({self.layer}: median cosine {float(self.cosine.nanmedian()):.3f} of "
-            f"h_c ⊗ δ_cc' with g_cc', {float(self.class_cosine.nanmedian()):.3f} of h_c ⊗ δ_c "
-            "with g_c)"
-        )
+    def _words(self) -> list[str]:
+        cells, classes = self.cosine.nanmedian(), self.class_cosine.nanmedian()
+        return [
+            f"{self.layer}: median cosine {float(cells):.3f} of h_c ⊗ δ_cc' with g_cc'",
+            f"{float(classes):.3f} of h_c ⊗ δ_c with g_c",
+        ]
 
 
 def mean_products(layer: Layer) -> MeanProducts:
