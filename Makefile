@@ -68,4 +68,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) bench/.venv runs docs/_build docs/examples docs/reference/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) bench/.venv runs docs/_build docs/examples docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache

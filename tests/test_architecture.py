@@ -172,13 +172,12 @@ def test_one_file_knows_dask() -> None:
 def bound(path: Path) -> set[str]:
     """The names that a file's own lines give to functions, classes, values and imports."""
     names: set[str] = set()
+    own = ".".join(path.relative_to(ROOT).parts[:-1])
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            here = ".".join(path.relative_to(ROOT).parts[:-1])  # its own modules, by their names
-            if path.name != "__init__.py" or node.module != here:
-                names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module != own:  # a package's modules
+            names.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names.update(target.id for target in targets if isinstance(target, ast.Name))
