@@ -151,7 +151,9 @@ class CurvatureAgreement(Result, Tabular):
 def curvature_agreement(
     layers: Layers, kinds: Sequence[str] = tuple(APPROXIMATIONS)
 ) -> CurvatureAgreement:
-    """KFAC, CFAC, EKFAC and KFOC against the exact G^l, and their block-diagonals against G.
+    """Compare Kronecker approximations with the exact curvature of every layer and of the net.
+
+    KFAC, CFAC, EKFAC and KFOC against the exact G^l, and their block-diagonals against G.
 
     Everything is exact: norms and inner products come from Gram matrices of gradients and from
     the factors, and no matrix on parameters is formed. ‖G − blkdiag(K^l)‖² is

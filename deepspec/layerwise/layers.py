@@ -30,7 +30,9 @@ from deepspec.problem import Problem
 
 
 class Layers:
-    """A net's layers in the order they are used: ``layers[0]``, ``layers["features.3"]``.
+    """The layers of a net in the order in which they are used, by place and by name.
+
+    ``layers[0]``, ``layers["features.3"]``.
 
     Papyan (2020) §7: class structure is made layer by layer, in features, backpropagated errors
     and weights. A layer is a module that is called once and whose parameters in θ have a formula
