@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from deepspec.attribution.by_layer import attribute_layers
-from deepspec.attribution.cost import Cost, estimate
+from deepspec.attribution.cost import Cost, estimate, require_memory
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
 from deepspec.attribution.hessian_claims import HessianSide, hessian_side
@@ -77,7 +77,7 @@ def attribute(
     exact_up_to
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
         default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
-        problems take about a minute (about 4,700).
+        problems take about a minute (about 5,300).
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
@@ -89,6 +89,8 @@ def attribute(
     ------
     TypeError
         If it is neither a problem nor an array.
+    MemoryError
+        If by an estimate it does not fit the memory, before any work.
     ValueError
         If the problems do not fit together, ``draws`` is below 2 or ``steps`` below 1, or the net
         is the same for every parameter (no gradient at all).
@@ -241,6 +243,7 @@ def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dic
     array = gradients(problem, settings.convention)
     place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
+    require_memory(array, cost)
     stages = _stages(array, problem, settings, place, cost)
 
     def shares(_: Path | None) -> dict[str, float]:
@@ -267,6 +270,7 @@ def _split(
     if net is not None:
         _require_imperfect(net, name)
     cost = estimate(array, net, settings)
+    require_memory(array, cost)
     console = Console(stderr=True)
     if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)

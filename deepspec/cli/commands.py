@@ -22,7 +22,6 @@ from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
 from deepspec.class_structure.cells import Convention
 from deepspec.cli.errors import OneLineErrors
-from deepspec.cli.exploring import explore
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.report.html import fill, write_report
 from deepspec.storage.results import new_folder
@@ -32,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which part of a trained classifier's spectrum has which cause.",
 )
-app.command()(explore)
 
 
 class Precision(StrEnum):
