@@ -277,6 +277,14 @@ def test_tables_have_columns_of_one_length(examples: list[Any]) -> None:
         assert len(lengths) == 1, result
 
 
+def test_a_knockout_of_which_less_is_known_one_way_has_a_table_too() -> None:
+    one = torch.arange(3.0).flip(0)
+    table = attribution.Knockout(part="x", rank=1, subtracted=one, projected=one[:1])._table()
+    assert table["subtracted"] == [2.0, 1.0, 0.0]
+    assert table["projected"][0] == 2.0
+    assert all(math.isnan(value) for value in table["projected"][1:])
+
+
 def test_frames_hold_the_numbers(examples: list[Any]) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas (the extra `frames`) is not installed")
     for result in of_kind(examples, Tabular):
