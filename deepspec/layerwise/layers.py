@@ -38,10 +38,10 @@ class Layers:
     """The layers of a net in the order they are used, each with its features and errors.
 
     ``layers[0]`` or ``layers["features.3"]``. Papyan (2020) §7: class structure is made layer by
-    layer, in features, backpropagated errors
-    and weights. A layer is a module that is called once and whose parameters in θ have a formula
-    (Linear, Conv1d, Conv2d, Embedding, normalisations); ``left_out`` says of every other module
-    with parameters in θ why it is none, and asking for it raises.
+    layer, in features, backpropagated errors and weights. A layer is a module that is called once
+    and whose parameters in θ have a formula (Linear, Conv1d, Conv2d, Embedding, normalisations);
+    ``left_out`` says of every other module with parameters in θ why it is none, and asking for it
+    raises.
 
     Parameters
     ----------
