@@ -44,10 +44,8 @@ class Attribution(Result, Tabular, Drawable):
         Of what the numbers depend on.
     seconds
         It took.
-    layers
-        Every layer by its name, where layers were asked for.
-    left_out
-        Why other modules with parameters are no layers.
+    layers, left_out
+        Every layer by its name, where they were asked for, and why other modules are none.
     """
 
     problem: dict[str, Any]

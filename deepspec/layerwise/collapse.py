@@ -27,9 +27,12 @@ class NeuralCollapse(Result):
     nc2_angles
         The mean of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'.
     nc3
-        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means.
+        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means. Of a hidden layer, the mean
+        squared sine of the angles between the span of the means and the weight's top right
+        singular vectors, as many (Rangamani et al. 2023); NaN without a weight.
     nc4
-        The share of samples that the classifier puts elsewhere than the nearest mean does.
+        The share of samples that the classifier (the *net*, of a hidden layer) puts elsewhere
+        than the nearest mean does.
     """
 
     nc1: float
@@ -47,8 +50,7 @@ def neural_collapse(
 ) -> NeuralCollapse:
     """How far features and classifier are from a simplex of classes (Papyan, Han, Donoho 2020).
 
-    Five numbers that fall to zero; :class:`NeuralCollapse` says which. Classes without samples
-    are left out.
+    Classes without samples are left out.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
-    from deepspec.layerwise.layers import Layer
+    from deepspec.layerwise.layer import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
