@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deepspec.arguments import shown
 from deepspec.classifier.arguments import (
     as_flag,
     as_memory_budget,
@@ -23,6 +24,7 @@ from deepspec.classifier.batches import Batches
 from deepspec.classifier.checks import logits_and_labels, require_repeatable
 from deepspec.classifier.dependence import require_dependence
 from deepspec.classifier.device import available_device
+from deepspec.classifier.labels import INTEGERS
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
@@ -105,7 +107,7 @@ class Problem:
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = reference.dtype if dtype is None else dtype
         if not isinstance(self.dtype, torch.dtype):
-            raise TypeError(f"expected a torch.dtype such as torch.float64, got {dtype!r}")
+            raise TypeError(f"expected a torch.dtype such as torch.float64, got {shown(dtype)}")
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"expected torch.float32 or torch.float64 to compute in, got {self.dtype}; pass "
@@ -261,12 +263,13 @@ class Problem:
 
     def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
         """e_y for each label, float64."""
-        if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
+        whole = isinstance(labels, Tensor) and labels.dtype in INTEGERS
+        if not whole or labels.ndim != 1:
             raise TypeError(
-                f"expected labels as an integer tensor of shape (b,), got {labels!r:.60}; for "
+                f"expected labels as an integer tensor of shape (b,), got {shown(labels)}; for "
                 "example problem.labels"
             )
-        return torch.nn.functional.one_hot(labels, self.num_classes).double()
+        return torch.nn.functional.one_hot(labels.long(), self.num_classes).double()
 
     def gradient(self) -> Float[Tensor, " p"]:
         """The gradient of the mean loss, Jᵀ(p − y)/n."""

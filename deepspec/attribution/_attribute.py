@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from deepspec.arguments import as_path, shown
 from deepspec.attribution.cost import Cost, estimate
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
@@ -109,7 +110,7 @@ def attribute(
         tolerance=1e-2 if large else 1e-3,
     )
     _check(problem, settings, test=test, untrained=untrained)
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else as_path(checkpoint, "checkpoint")
     before: dict[str, float] = {}
     if untrained is not None:
         before = _untrained(untrained, settings, folder)
@@ -165,7 +166,7 @@ def _check(
         if value is None and name == "exact_up_to":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"expected {name} as a whole number of at least 0, got {value!r}")
+            raise ValueError(f"expected {name} as a whole number of at least 0, got {shown(value)}")
     if settings.draws < 2:
         raise ValueError(f"expected at least 2 draws of each null, got {settings.draws}")
     if settings.steps < 1 or settings.probes < 1:

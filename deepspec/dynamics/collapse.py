@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.arguments import check_numbers
 from deepspec.storage.display import Result
 
 
@@ -52,13 +53,25 @@ def neural_collapse(
     Raises
     ------
     ValueError
-        If fewer than two classes have samples.
+        If fewer than two classes have samples, or shapes or labels do not fit.
+    TypeError
+        If something is no tensor of numbers.
 
     >>> eye = torch.eye(3, dtype=torch.float64)
     >>> measured = neural_collapse(eye, torch.arange(3), 3 * eye - 1)
     >>> [round(value, 9) + 0.0 for value in vars(measured).values()]
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
+    check_numbers(features, ("n", "d"), "features")
+    check_numbers(labels, (len(features),), "labels", whole=True)
+    check_numbers(weight, ("C", features.shape[1]), "weight")
+    if bias is not None:
+        check_numbers(bias, (len(weight),), "bias")
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(weight)):
+        raise ValueError(
+            f"expected labels in 0..{len(weight) - 1}, one for each row of weight, got "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
     features, weight = features.detach().double(), weight.detach().double()
     present, place = torch.unique(labels, return_inverse=True)
     classes = len(present)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import check_not_negative
+
 
 def orthonormal_basis(
     columns: Float[Tensor, "p k"], relative_tolerance: float | None = None
@@ -16,6 +18,8 @@ def orthonormal_basis(
     left out; the default is 10 k ε of the columns' dtype. (Not NumPy's p ε: at p = 10⁶ in
     float32 that is 0.1, and would drop directions that are there.)
     """
+    if relative_tolerance is not None:
+        check_not_negative(relative_tolerance, "relative_tolerance")
     if columns.shape[1] == 0:
         return columns
     left, singular, _ = torch.linalg.svd(columns.double(), full_matrices=False)
