@@ -29,7 +29,7 @@ from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
 from deepspec.classifier.precision import lowest_precision
-from deepspec.classifier.remedies import explained
+from deepspec.classifier.remedies import explained, require_untouched
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.classifier.trees import move
 from deepspec.engine.engine import Engine, refuse_autocast
@@ -125,8 +125,10 @@ class Problem:
         self, model: nn.Module, num_classes: int | None, memory_budget: int | float, verify: bool
     ) -> None:
         self._snapshot(model)
+        version = self.parameters._version
         self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
         _, function = next(self.functions())
+        require_untouched(function, version)
         #: What the rounding of products is of: the dtype, or what the model casts to inside.
         self.precision = lowest_precision(function)
         if verify:

@@ -303,5 +303,6 @@ def _require_imperfect(problem: Problem, name: str) -> None:
         raise ValueError(
             f"expected probabilities that differ from the labels, but on the {name} data none "
             f"differs by more than {largest:.1e}: the fit is perfect, and what is left of the "
-            f"Hessian underflows in {problem.dtype}; {wider}train less"
+            f"Hessian underflows in {problem.dtype}; {wider}"
+            "measure an earlier moment of the training, which is another net"
         )

@@ -219,7 +219,11 @@ def split(batch: Any) -> tuple[Any, Tensor]:
     for tensor in found:
         if tensor.is_nested or tensor.layout != torch.strided:
             kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
-            how = "X.to_padded_tensor(0.0)" if tensor.is_nested else "X.to_dense()"
+            how = (
+                "samples of one length, or padded as in training"
+                if tensor.is_nested
+                else "X.to_dense()"
+            )
             raise ValueError(f"expected dense inputs, got a {kind} tensor; give {how}")
     # One tensor is by sample; of several, some may be settings that go to the model as they are.
     counts = [len(tensor) for tensor in found if tensor.ndim]
@@ -328,5 +332,5 @@ def _as_inputs(inputs: Any) -> Any:
     kind = type(inputs).__name__
     raise TypeError(
         f"expected tensors as the model's input, got {kind}; give a dataset or a collate_fn that "
-        "returns tensors (padded, where sequences differ in length)"
+        "returns tensors (padded as in training, where sequences differ in length)"
     )

@@ -53,5 +53,5 @@ def not_finite(A: SymmetricOperator, which: str) -> FloatingPointError:
     return FloatingPointError(
         f"expected finite products, but {which} of {type(A).__name__} holds NaN or infinity, or "
         "its square overflows; look for them in the parameters, the data or the loss, or scale "
-        "the operator: (1 / c) * A"
+        "the operator, (1 / c) * A, and multiply what is found by c"
     )
