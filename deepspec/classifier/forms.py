@@ -174,6 +174,7 @@ def _batches(batches: Iterable[Any], name: str) -> Iterator[tuple[Any, Tensor]]:
             try:
                 batch = next(stream)
             except StopIteration:
+                _require_all(batches, number, name)
                 return
             except (torch.OutOfMemoryError, _Told):
                 raise
@@ -186,6 +187,17 @@ def _batches(batches: Iterable[Any], name: str) -> Iterator[tuple[Any, Tensor]]:
         inputs, labels = split(batch)
         yield inputs, labels
         number, first = number + 1, first + len(labels)
+
+
+def _require_all(batches: Iterable[Any], number: int, name: str) -> None:
+    """A StopIteration of a user's own ends a DataLoader's pass without a word."""
+    if not isinstance(batches, DataLoader) or isinstance(batches.dataset, IterableDataset):
+        return
+    if number != len(batches):
+        raise _Told(
+            f"expected {len(batches)} batches of the data, but {name} ended after {number}; does "
+            "its Dataset raise StopIteration, or its sampler give fewer samples than its length?"
+        )
 
 
 def _started(batches: Iterable[Any], name: str) -> Iterator[Any]:
