@@ -35,17 +35,21 @@ ORDER = {
         "arguments",
         "seeds",
         "classifier",
+        "losses",
         "layers",
         "engine",
         "problem",
+        "next_tokens",
         "operators",
         "storage",
         "neural_tangent_kernel",
         "class_structure",
         "krylov",
+        "layerwise",
         "attribution",
         "dynamics",
         "zoo",
+        "experiments",
         "report",
         "explore",
         "cli",
@@ -158,6 +162,14 @@ def test_nothing_unpickles() -> None:
                 }:
                     options = {key.arg: ast.unparse(key.value) for key in node.keywords}
                     assert options.get("weights_only") == "True", path
+
+
+def test_one_file_knows_dask() -> None:
+    for package in ("ccm", "deepspec", "validation"):
+        for path in files(package):
+            roots = {name.split(".")[0] for name in imported(path)}
+            if path != ROOT / "deepspec" / "experiments" / "cluster.py":
+                assert not roots & {"dask", "distributed"}, path
 
 
 def bound(path: Path) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 
 from deepspec.arguments import as_path
 from deepspec.attribution import summary as words
+from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.measurement import Settings
 from deepspec.attribution.split import SplitAttribution
 from deepspec.storage.display import Drawable, Result, Table, Tabular, html_table
@@ -44,6 +45,8 @@ class Attribution(Result, Tabular, Drawable):
         Of what the numbers depend on.
     seconds
         It took.
+    layers, left_out
+        Every layer by its name, where they were asked for, and why other modules are none.
     """
 
     problem: dict[str, Any]
@@ -55,6 +58,8 @@ class Attribution(Result, Tabular, Drawable):
     plan: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+    layers: dict[str, LayerAttribution] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def train(self) -> SplitAttribution:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deepspec.arguments import check_above
-from deepspec.operators._contract import check_space
+from deepspec.operators._contract import all_finite, check_space
 from deepspec.operators.base import SymmetricOperator
 
 
@@ -44,7 +44,7 @@ def check_vectors(A: SymmetricOperator, vectors: Tensor, columns: bool) -> None:
             f"expected a start of {A.dtype} on {A.device}, got {vectors.dtype} on "
             f"{vectors.device}; move it with start.to(A.device, A.dtype)"
         )
-    if not bool(torch.isfinite(vectors).all()) or not bool(vectors.any()):
+    if not all_finite(vectors) or not bool(vectors.any()):
         raise ValueError("expected a start that is finite and not zero everywhere")
 
 

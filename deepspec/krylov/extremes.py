@@ -95,7 +95,7 @@ def extreme_eigenvalues(
         checkpoint_every=checkpoint_every,
     )
     values = run.ritz_values
-    floor = 10 * run.matvecs**0.5 * torch.finfo(operator.dtype).eps * float(values.abs().max())
+    floor = 10 * run.matvecs**0.5 * operator.epsilon * float(values.abs().max())
     bounds = torch.hypot(run.residual_bounds, torch.tensor(floor, dtype=torch.float64))
     return Extremes(
         smallest=float(values[0]),

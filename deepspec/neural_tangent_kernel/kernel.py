@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import ReferenceType, WeakKeyDictionary, ref
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from deepspec.arguments import check_not_negative, shown
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.memory import free_memory
 from deepspec.neural_tangent_kernel.accumulation import mirror
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian
@@ -124,19 +124,19 @@ def require_memory(problem: Problem, matrices: float, available: int) -> None:
         If there is none; says how many samples would fit.
     """
     number = problem.parameters.element_size()
-    size = problem.num_samples * problem.num_classes
+    size = problem.num_rows * problem.num_classes
     needed = int(matrices * size**2 * number)
     if needed > available:
         fitting = int((available / (matrices * number)) ** 0.5) // problem.num_classes
         raise MemoryError(
-            f"expected {needed / 1e9:.3g} GB for the tangent kernel of {problem.num_samples} "
-            f"samples × {problem.num_classes} classes, {available / 1e9:.3g} GB are free; "
-            f"{fitting} samples would fit: take a subset, or use the density estimates"
+            f"expected {needed / 1e9:.3g} GB for the tangent kernel of {problem.num_rows} "
+            f"rows × {problem.num_classes} classes, {available / 1e9:.3g} GB are free; "
+            f"{fitting} rows would fit: take a subset, or use the density estimates"
         )
 
 
 def _computed(problem: Problem, available: int) -> TangentKernel:
-    size = problem.num_samples * problem.num_classes
+    size = problem.num_rows * problem.num_classes
     theta = torch.zeros(size, size, dtype=problem.dtype, device=problem.device)
     theta_bytes = theta.numel() * theta.element_size()
     block = min(max(BLOCK_BYTES, theta_bytes // 4), available - theta_bytes)
@@ -168,7 +168,7 @@ def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
     """Whether Θ r is J (Jᵀ r), for one r with nothing special about it."""
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(len(theta), generator=generator, dtype=torch.float64)
-    shape = (problem.num_samples, problem.num_classes, 1)
+    shape = (problem.num_rows, problem.num_classes, 1)
     r = probe.to(problem.device)
     pulled = problem.engine.vjp(r.view(shape))
     expected = problem.engine.jvp(pulled.contiguous()).flatten()
@@ -202,7 +202,7 @@ def _add_layers(
         together = _first_that_fit(shares, numbers)
         shares = shares[len(together) :]
         in_batch = sum(share.size.errors for share in together)
-        for rows, part in _parts(problem, max(1, numbers // max(in_batch, 1))):
+        for rows, part in problem.functions(max(1, numbers // max(in_batch, 1))):
             taken = record(part, [share.layer for share in together])
             for share, (observed, deltas) in zip(together, taken, strict=True):
                 share.take(rows, observed, deltas)
@@ -219,13 +219,3 @@ def _first_that_fit(shares: list[Share], numbers: int) -> list[Share]:
             break
         chosen.append(share)
     return chosen
-
-
-def _parts(problem: Problem, samples: int) -> Iterator[tuple[slice, LogitFunction]]:
-    """The batches, cut into parts of at most so many samples."""
-    for rows, function in problem.functions():
-        for start in range(rows.start, rows.stop, samples):
-            part = slice(start, min(start + samples, rows.stop))
-            index = torch.arange(part.start - rows.start, part.stop - rows.start)
-            whole = part == rows
-            yield part, function if whole else function.pick(index.to(problem.device))
