@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from deepspec.arguments import as_path, shown
 from deepspec.attribution.by_layer import attribute_layers
 from deepspec.attribution.cost import Cost, estimate, require_memory
 from deepspec.attribution.decomposition import total_trace
@@ -24,6 +25,7 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.class_structure.groups import Groups
 from deepspec.class_structure.rows import GradientRows
 from deepspec.engine.errors import NoSecondDerivative
 from deepspec.layerwise import Layers
@@ -46,6 +48,7 @@ def attribute(
     steps: int | None = None,
     probes: int = 1,
     exact_up_to: int | None = None,
+    groups: Groups | None = None,
     checkpoint: str | Path | None = None,
     layers: bool | Layers = False,
 ) -> Attribution:
@@ -78,6 +81,8 @@ def attribute(
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
         default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
         problems take about a minute (about 5,300).
+    groups
+        Classes taken together where there are very many, as in :func:`deepspec.gradients`.
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
@@ -104,9 +109,9 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
-    array = _array_of(problem, convention)
+    array = _array_of(problem, convention, groups)
     net = problem if isinstance(problem, Problem) else None
-    large = net is not None and net.size * net.num_samples > LARGE
+    large = net is not None and net.size * net.num_rows > LARGE
     settings = Settings(
         convention=convention,
         seed=whole_seed(seed),
@@ -119,13 +124,14 @@ def attribute(
     )
     _check(problem, settings, test=test, untrained=untrained)
     by_layer = _layers_of(problem, layers, convention)
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else as_path(checkpoint, "checkpoint")
     before: dict[str, float] = {}
     if untrained is not None:
-        before = _untrained(untrained, settings, folder)
+        from_start = _whole(untrained, convention, groups)
+        before = _untrained(untrained, from_start, settings, folder)
     found = {"train": _split(array, net, settings, "train", before, _inside(folder, "train"))}
     if test is not None:
-        of_test = gradients(test, convention)
+        of_test = _whole(test, convention, groups)
         found["test"] = _split(of_test, test, settings, "test", {}, _inside(folder, "test"))
 
     def split(array: ClassArray, name: str, place: Path | None) -> SplitAttribution:
@@ -169,15 +175,19 @@ def _inside(folder: Path | None, name: str) -> Path | None:
     return None if folder is None else folder / name
 
 
-def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
+def _array_of(
+    problem: Problem | ClassArray, convention: Convention, groups: Groups | None
+) -> ClassArray:
     if isinstance(problem, ClassArray):
+        if groups is not None:
+            raise ValueError("expected groups= with a Problem, got it with an array; leave it out")
         return problem
     if not isinstance(problem, Problem):
         raise TypeError(
             f"expected a deepspec.Problem or a deepspec.ClassArray, got {type(problem).__name__}; "
             "make one with deepspec.Problem(model, data) or deepspec.ClassArray(vectors, labels)"
         )
-    return gradients(problem, convention)
+    return _whole(problem, convention, groups)
 
 
 def _check(
@@ -205,7 +215,7 @@ def _check(
         if value is None and name == "exact_up_to":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"expected {name} as a whole number of at least 0, got {value!r}")
+            raise ValueError(f"expected {name} as a whole number of at least 0, got {shown(value)}")
     if settings.draws < 2:
         raise ValueError(f"expected at least 2 draws of each null, got {settings.draws}")
     if settings.steps < 1 or settings.probes < 1:
@@ -238,9 +248,24 @@ def _stages(
     )
 
 
-def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
+def _whole(problem: Problem, convention: Convention, groups: Groups | None) -> ClassArray:
+    """The array of a problem's gradients, where its rows × classes can be worked on."""
+    problem.require_classes()
+    if not problem.keeps_logits:
+        needed = 8 * problem.num_rows * problem.num_classes
+        raise MemoryError(
+            f"expected rows × classes within logit_memory={problem.logit_memory:,} for an "
+            f"attribution, got {problem.num_rows:,} × {problem.num_classes:,}; make the problem "
+            f"with logit_memory={needed} or more if several times that is there, take fewer rows, "
+            "or use deepspec.gradients(problem, groups=...).parts with top_eigenpairs"
+        )
+    return gradients(problem, convention, groups)
+
+
+def _untrained(
+    problem: Problem, array: ClassArray, settings: Settings, folder: Path | None
+) -> dict[str, float]:
     """What each cause removes in the untrained net."""
-    array = gradients(problem, settings.convention)
     place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
     require_memory(array, cost)
@@ -290,6 +315,7 @@ def _split(
     labels = array.cells.sample_labels
     return SplitAttribution(
         samples=len(labels),
+        soft_labels=net is not None and net.has_soft_labels,
         loss=math.nan if net is None else net.loss,
         error_rate=math.nan if net is None else net.error_rate,
         class_counts=torch.bincount(labels, minlength=array.num_classes).tolist(),
@@ -347,5 +373,6 @@ def _require_imperfect(problem: Problem, name: str) -> None:
         raise ValueError(
             f"expected probabilities that differ from the labels, but on the {name} data none "
             f"differs by more than {largest:.1e}: the fit is perfect, and what is left of the "
-            f"Hessian underflows in {problem.dtype}; {wider}train less"
+            f"Hessian underflows in {problem.dtype}; {wider}"
+            "measure an earlier moment of the training, which is another net"
         )

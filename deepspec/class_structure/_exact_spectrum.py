@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import shown
 from deepspec.class_structure.gram import Gram, MatrixGram, descending, nonzero
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.parts import MeanPart, Part
@@ -27,7 +28,7 @@ from deepspec.operators import (
     SymmetricOperator,
 )
 from deepspec.operators.projectors import range_basis
-from deepspec.operators.pullback import FormCombination, SoftmaxHessian
+from deepspec.operators.pullback import FormCombination, LossHessian
 from deepspec.problem import Problem
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
@@ -112,6 +113,10 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
             "spectral_density or top_eigenpairs for others"
         )
     problem = operator.problem
+    if kernel is not None and not isinstance(kernel, TangentKernel):
+        raise TypeError(
+            f"expected what deepspec.tangent_kernel(problem) returned, got {shown(kernel)}"
+        )
     if kernel is not None and kernel.fingerprint != problem.fingerprint():
         raise ValueError(
             "expected the tangent kernel of the operator's problem, got that of another; "
@@ -143,7 +148,7 @@ def _on_rows(form: LogitForm) -> list[tuple[float, Part | None]] | None:
     for factor, term in terms:
         if isinstance(term, PartForm):
             found.append((factor, term.part))
-        elif isinstance(term, SoftmaxHessian):
+        elif isinstance(term, LossHessian):
             found.append((factor, None))
         else:
             return None
@@ -176,7 +181,7 @@ def _applied(
     form: LogitForm, problem: Problem, columns: Float[Tensor, "nC k"]
 ) -> Float[Tensor, "nC k"]:
     """K times columns of a matrix, in float64 inside."""
-    shape = (problem.num_samples, problem.num_classes, -1)
+    shape = (problem.num_rows, problem.num_classes, -1)
     parts = [
         form(part.double().reshape(shape)).flatten(0, -2).to(columns.dtype)
         for part in columns.split(COLUMNS_AT_ONCE, dim=1)

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from deepspec.arguments import shown
 from deepspec.classifier.failures import raised
+from deepspec.classifier.parameters import Patterns, selection_of
 
 
 def as_memory_budget(budget: Any) -> int | float:
@@ -28,9 +30,23 @@ def as_memory_budget(budget: Any) -> int | float:
     if not (share or whole) or not 0 <= budget <= (1 if share else math.inf):
         raise ValueError(
             "expected memory_budget as bytes (int) or as a share of the free memory "
-            f"(float in 0..1), got {budget!r}"
+            f"(float in 0..1), got {shown(budget)}"
         )
     return float(budget) if share else int(budget)
+
+
+def as_logit_memory(memory: Any) -> int:
+    """Bytes for arrays of rows × classes.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 0.
+    """
+    whole = isinstance(memory, int | np.integer) and not isinstance(memory, bool)
+    if not whole or memory < 0:
+        raise ValueError(f"expected logit_memory as whole bytes of at least 0, got {memory!r}")
+    return int(memory)
 
 
 def as_num_classes(count: Any) -> int | None:
@@ -39,7 +55,7 @@ def as_num_classes(count: Any) -> int | None:
     Raises
     ------
     ValueError
-        If it is no whole number of at least 2.
+        If it is no whole number of at least 1.
     """
     if count is None:
         return None
@@ -47,8 +63,8 @@ def as_num_classes(count: Any) -> int | None:
         found = operator.index(count)
     except TypeError:
         found = 0
-    if found < 2 or isinstance(count, bool):
-        raise ValueError(f"expected num_classes as a whole number of at least 2, got {count!r}")
+    if found < 1 or isinstance(count, bool):
+        raise ValueError(f"expected num_classes as an integer of at least 1, got {shown(count)}")
     return found
 
 
@@ -104,7 +120,7 @@ def as_plan(plan: Any) -> dict[str, str | int]:
         isinstance(name, str) and isinstance(choice, str | int) for name, choice in plan.items()
     ):
         raise TypeError(
-            f"expected a plan, a dict of choices by name, got {plan!r:.60}; take the plan of a "
+            f"expected a plan, a dict of choices by name, got {shown(plan)}; take the plan of a "
             "problem with the same net and data"
         )
     return dict(plan)
@@ -122,7 +138,7 @@ def as_selection(select: Any) -> Callable[[str, nn.Parameter], bool] | None:
         return None
     if not callable(select) or isinstance(select, type):
         raise TypeError(
-            f"expected select as a function of a name and a parameter, got {select!r:.60}; for "
+            f"expected select as a function of a name and a parameter, got {shown(select)}; for "
             "example select=lambda name, parameter: name.startswith('head')"
         )
 
@@ -138,6 +154,24 @@ def as_selection(select: Any) -> Callable[[str, nn.Parameter], bool] | None:
     return selects
 
 
+def chosen_parameters(
+    model: nn.Module, select: Any, parameters: Patterns | None
+) -> Callable[[str, nn.Parameter], bool] | None:
+    """``select``, or what fits the patterns of names.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or a pattern fits nothing that can be trained.
+    """
+    if parameters is None:
+        return as_selection(select)
+    if select is not None:
+        raise ValueError("expected select or parameters, got both; leave one out")
+    names = [name for name, tensor in model.named_parameters() if tensor.requires_grad]
+    return selection_of(parameters, names)
+
+
 def as_flag(name: str, value: Any) -> bool:
     """True or False.
 
@@ -147,5 +181,5 @@ def as_flag(name: str, value: Any) -> bool:
         If it is something else.
     """
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"expected {name} as True or False, got {value!r:.60}")
+        raise TypeError(f"expected {name} as True or False, got {shown(value)}")
     return bool(value)

@@ -17,6 +17,7 @@ from deepspec.memory import free_memory
 from deepspec.operators import KroneckerSum
 from deepspec.operators.factors import Factor, MomentSum
 from deepspec.operators.kronecker import check_count
+from deepspec.seeds import Seed, whole_seed
 
 # Up to this many rows all eigenvalues at once take a moment, and no iteration need converge.
 DENSE = 1024
@@ -41,9 +42,9 @@ class ClassKronecker(KroneckerSum):
         Of the Lanczos start vector.
     """
 
-    def __init__(self, terms: list[tuple[Factor, Factor]], seed: int = 0) -> None:
+    def __init__(self, terms: list[tuple[Factor, Factor]], seed: Seed = 0) -> None:
         super().__init__(terms)
-        self.seed = seed
+        self.seed = whole_seed(seed)
         self._known: tuple[Tensor, Tensor] | None = None
         self._ritz: RitzPairs | None = None
 
@@ -111,7 +112,7 @@ def cfac(
     *,
     bias: bool = False,
     labels: Int[Tensor, " n"] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> ClassKronecker:
     """Σ_c (n_c/n) Δ_c ⊗ H_c: inputs and errors as if independent within each class only.
 
