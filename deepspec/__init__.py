@@ -42,6 +42,7 @@ from deepspec.krylov import (
     LogSpectralDensity,
     NotConverged,
     SpectralDensity,
+    block_spectra,
     count_outliers,
     extreme_eigenvalues,
     fit_power_law,
@@ -55,6 +56,7 @@ from deepspec.krylov import (
 )
 from deepspec.layerwise import Layers, curvature_agreement
 from deepspec.neural_tangent_kernel import tangent_kernel
+from deepspec.next_tokens import language_model
 from deepspec.operators import (
     ColumnSpace,
     GaussNewton,
@@ -68,6 +70,7 @@ from deepspec.problem import Problem
 __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     # A trained classifier, and what causes its spectrum.
     "Problem",
+    "language_model",
     "attribute",
     "Attribution",
     "Recorder",
@@ -103,6 +106,7 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     "trace",
     "frobenius_norm",
     "Estimate",
+    "block_spectra",
     "lanczos",
     "count_outliers",
     "fit_power_law",

@@ -24,6 +24,7 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.class_structure.groups import Groups
 from deepspec.class_structure.rows import GradientRows
 from deepspec.engine.errors import NoSecondDerivative
 from deepspec.layerwise import Layers
@@ -46,6 +47,7 @@ def attribute(
     steps: int | None = None,
     probes: int = 1,
     exact_up_to: int | None = None,
+    groups: Groups | None = None,
     checkpoint: str | Path | None = None,
     layers: bool | Layers = False,
 ) -> Attribution:
@@ -78,6 +80,8 @@ def attribute(
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
         default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
         problems take about a minute (about 5,300).
+    groups
+        Classes taken together where there are very many, as in :func:`deepspec.gradients`.
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
@@ -104,9 +108,9 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
-    array = _array_of(problem, convention)
+    array = _array_of(problem, convention, groups)
     net = problem if isinstance(problem, Problem) else None
-    large = net is not None and net.size * net.num_samples > LARGE
+    large = net is not None and net.size * net.num_rows > LARGE
     settings = Settings(
         convention=convention,
         seed=whole_seed(seed),
@@ -122,10 +126,11 @@ def attribute(
     folder = None if checkpoint is None else Path(checkpoint)
     before: dict[str, float] = {}
     if untrained is not None:
-        before = _untrained(untrained, settings, folder)
+        from_start = _whole(untrained, convention, groups)
+        before = _untrained(untrained, from_start, settings, folder)
     found = {"train": _split(array, net, settings, "train", before, _inside(folder, "train"))}
     if test is not None:
-        of_test = gradients(test, convention)
+        of_test = _whole(test, convention, groups)
         found["test"] = _split(of_test, test, settings, "test", {}, _inside(folder, "test"))
 
     def split(array: ClassArray, name: str, place: Path | None) -> SplitAttribution:
@@ -169,15 +174,19 @@ def _inside(folder: Path | None, name: str) -> Path | None:
     return None if folder is None else folder / name
 
 
-def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
+def _array_of(
+    problem: Problem | ClassArray, convention: Convention, groups: Groups | None
+) -> ClassArray:
     if isinstance(problem, ClassArray):
+        if groups is not None:
+            raise ValueError("expected groups= with a Problem, got it with an array; leave it out")
         return problem
     if not isinstance(problem, Problem):
         raise TypeError(
             f"expected a deepspec.Problem or a deepspec.ClassArray, got {type(problem).__name__}; "
             "make one with deepspec.Problem(model, data) or deepspec.ClassArray(vectors, labels)"
         )
-    return gradients(problem, convention)
+    return _whole(problem, convention, groups)
 
 
 def _check(
@@ -238,9 +247,24 @@ def _stages(
     )
 
 
-def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
+def _whole(problem: Problem, convention: Convention, groups: Groups | None) -> ClassArray:
+    """The array of a problem's gradients, where its rows × classes can be worked on."""
+    problem.require_classes()
+    if not problem.keeps_logits:
+        needed = 8 * problem.num_rows * problem.num_classes
+        raise MemoryError(
+            f"expected rows × classes within logit_memory={problem.logit_memory:,} for an "
+            f"attribution, got {problem.num_rows:,} × {problem.num_classes:,}; make the problem "
+            f"with logit_memory={needed} or more if several times that is there, take fewer rows, "
+            "or use deepspec.gradients(problem, groups=...).parts with top_eigenpairs"
+        )
+    return gradients(problem, convention, groups)
+
+
+def _untrained(
+    problem: Problem, array: ClassArray, settings: Settings, folder: Path | None
+) -> dict[str, float]:
     """What each cause removes in the untrained net."""
-    array = gradients(problem, settings.convention)
     place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
     require_memory(array, cost)
@@ -290,6 +314,7 @@ def _split(
     labels = array.cells.sample_labels
     return SplitAttribution(
         samples=len(labels),
+        soft_labels=net is not None and net.has_soft_labels,
         loss=math.nan if net is None else net.loss,
         error_rate=math.nan if net is None else net.error_rate,
         class_counts=torch.bincount(labels, minlength=array.num_classes).tolist(),

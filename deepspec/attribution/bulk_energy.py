@@ -17,7 +17,8 @@ from deepspec.attribution.measurement import Measurement
 from deepspec.attribution.nulls import shuffled_labels
 from deepspec.attribution.seeding import stream
 from deepspec.attribution.verdicts import Finding, judge
-from deepspec.classifier.softmax import softmax_residual
+from deepspec.classifier.checks import evaluate
+from deepspec.classifier.logit_function import LogitFunction
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.operators import ColumnSpace, GaussNewton, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
@@ -28,17 +29,21 @@ FEWEST_PROBES, MOST_PROBES, SHARE_ERROR = 2, 6, 0.02
 
 
 class RelabelledResidual(SecondDerivative):
-    """E as it would be under other labels: Σ_i ⟨p_i − y_i', ∇²f_i⟩/n. For a null only."""
+    """E as it would be under other labels: Σ_i w_i ⟨p_i − y_i', ∇²f_i⟩. For a null only."""
 
     def __init__(self, problem: Problem, labels: Int[Tensor, " n"]) -> None:
         super().__init__(problem)
-        residual = softmax_residual(problem.probabilities, problem.one_hot(labels))
-        object.__setattr__(self, "slopes", residual / problem.num_samples)
+        object.__setattr__(self, "others", labels)
 
-    slopes: Float[Tensor, "n C"]
+    others: Int[Tensor, " n"]
 
-    def logit_gradient(self, rows: slice) -> LogitGradient:
-        fixed = self.slopes[rows].to(self.dtype)
+    def logit_gradient(self, rows: slice, function: LogitFunction) -> LogitGradient:
+        problem = self.problem
+        criterion, width = problem.criterion, problem.num_classes
+        outputs = problem.logits[rows] if problem.keeps_logits else evaluate(function).double()
+        targets = criterion.prepared(self.others[rows], width, outputs.dtype)
+        slopes = criterion.residual(outputs, targets) * problem.weights[rows, None]
+        fixed = slopes.to(self.dtype)
         return lambda logits: fixed
 
 

@@ -15,13 +15,9 @@ from deepspec.attribution.knockouts import (
     times,
     top_values,
 )
-from deepspec.attribution.measurement import (
-    Measured,
-    Measurement,
-    knock_out,
-    without_zero_pairs,
-)
+from deepspec.attribution.measurement import Measurement, without_zero_pairs
 from deepspec.attribution.nulls import shuffled_labels, without_random_subspace
+from deepspec.attribution.removal import Measured, knock_out
 from deepspec.attribution.seeding import stream
 from deepspec.attribution.verdicts import Finding, judge
 from deepspec.class_structure.cells import Cells
@@ -134,7 +130,7 @@ class _Nulls:
             basis = means.basis
             kept = descending(basis.T @ times(measured.operator, basis)).cpu()
         else:
-            within = measured.array.relabelled(cells.labels).projector("within_class")
+            within = measured.array.relabelled(cells.classes).projector("within_class")
             inside = measured.operator.project_out(within)
             start = means @ self.known.vectors[:, : measured.places].to(means.dtype)
             kept = top_values(inside, measured.places, start, tol=NULL_TOLERANCE)
@@ -195,7 +191,7 @@ def nulls_of(
         "bulk": {"shuffled labels": []},  # a random subspace shrinks bulk and outliers alike
     }
     for draw in range(settings.draws):
-        shuffled_of_samples = shuffled_labels(cells.sample_labels, settings.seed, draw)
+        shuffled_of_samples = shuffled_labels(cells.sample_classes, settings.seed, draw)
         labels = cells.of_samples(shuffled_of_samples)
         shuffled = cells.relabelled(labels)
         for claim, kind in (("top outlier", GlobalMean), ("outliers", BetweenClass)):

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.class_structure.cells import Cells, Convention, weigh_gradients
 from deepspec.class_structure.parts import Part
+from deepspec.class_structure.streaming import StreamedCells, StreamedPart, streamed_cells
 from deepspec.classifier.softmax import mean_minus_each, mean_minus_each_transposed
 from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.operators import GaussNewton, LogitForm, PullbackOperator, SymmetricOperator
@@ -119,8 +122,8 @@ class TensorRows(Rows):
 class SoftmaxDirections:
     """Lᵀ and L: scaled differences p_i − e_c' on logit space, accurate where p is one-hot.
 
-    ``scale[i, c'] · J_iᵀ(p_i − e_c')`` is the vector of sample i and cross-class c'. With scale
-    √(p_{i,c'}/n), L Lᵀ = blkdiag(diag p_i − p_i p_iᵀ)/n.
+    ``scale[i, c'] · J_iᵀ(p_i − e_c')`` is the vector of row i and cross-class c'. With scale
+    √(w_i p_{i,c'}), L Lᵀ = blkdiag(w_i (diag p_i − p_i p_iᵀ)).
     """
 
     probabilities: Float[Tensor, "n C"]
@@ -136,6 +139,63 @@ class SoftmaxDirections:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LossDirections:
+    """Lᵀ and L with L Lᵀ = blkdiag(w_i ∂²ℓ_i/∂f²), for a loss without classes."""
+
+    problem: Problem
+
+    def differences(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        """Lᵀu."""
+        return self._root * self.problem.criterion.root_transposed(*self._given, columns)
+
+    def coefficients(self, amounts: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        """L x."""
+        return self._root * self.problem.criterion.root(*self._given, amounts)
+
+    @property
+    def _given(self) -> tuple[Tensor, Tensor]:
+        everything = slice(0, self.problem.num_rows)
+        return self.problem.states(everything), self.problem.hessian_targets(everything)
+
+    @property
+    def _root(self) -> Float[Tensor, "n 1 1"]:
+        return self.problem.weights.sqrt()[:, None, None]
+
+
+def cells_of(
+    problem: Problem,
+    convention: Convention = "jmlr2020",
+    grouping: Int[Tensor, " C"] | None = None,
+) -> Cells:
+    """The cells of a problem's extended gradients, of classes or of groups of them.
+
+    Raises
+    ------
+    ValueError
+        If its loss has no classes.
+    """
+    problem.require_classes()
+    if not problem.keeps_logits:
+        return streamed_cells(problem, convention, grouping)
+    return weigh_gradients(
+        problem.log_probabilities,
+        problem.labels,
+        problem.dtype,
+        convention,
+        problem.weights.log(),
+        grouping,
+    )
+
+
+def directions(problem: Problem) -> SoftmaxDirections | LossDirections:
+    """The root of G on logit space: that of the softmax, or of the loss's own Hessian."""
+    if not problem.criterion.has_classes:
+        return LossDirections(problem)
+    root = (0.5 * problem.log_probabilities).exp() * problem.weights.sqrt()[:, None]
+    return SoftmaxDirections(problem.probabilities, root)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PartForm(LogitForm):
     """K = L P Lᵀ: one part of G as JᵀKJ, in O(p) memory (docs/theory.md §1).
 
@@ -143,7 +203,7 @@ class PartForm(LogitForm):
     is ever formed.
     """
 
-    directions: SoftmaxDirections
+    directions: SoftmaxDirections | LossDirections
     part: Part
 
     def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
@@ -156,18 +216,22 @@ class PartForm(LogitForm):
 
 
 class GradientRows(Rows):
-    """√w g with g_{i,c'} = J_iᵀ(p_i − e_c'), w_{i,c'} = p_{i,c'}/n: the rows of which G is DᵀD.
+    """√w g with g_{i,c'} = J_iᵀ(p_i − e_c'), w_{i,c'} = w_i p_{i,c'}: the rows of which G is DᵀD.
 
-    D = LᵀJ (Papyan 2020, eq. 6.2), so S = LᵀΘL with the tangent kernel Θ = J Jᵀ.
+    D = LᵀJ (Papyan 2020, eq. 6.2), so S = LᵀΘL with the tangent kernel Θ = J Jᵀ. For losses without
+    classes L is the root of the loss's own Hessian, L Lᵀ = blkdiag(w_i ∂²ℓ_i/∂f²).
     """
 
     def __init__(self, problem: Problem) -> None:
         require_problem(problem)
         self.problem = problem
-        self.size, self.width = problem.num_samples * problem.num_classes, problem.size
+        self.size, self.width = problem.num_rows * problem.num_classes, problem.size
         self.dtype, self.device = problem.dtype, problem.device
-        root = (0.5 * problem.log_probabilities).exp() / problem.num_samples**0.5
-        self.directions = SoftmaxDirections(problem.probabilities, root)
+
+    @cached_property
+    def directions(self) -> SoftmaxDirections | LossDirections:
+        """L, of all rows."""
+        return directions(self.problem)
 
     def from_logits(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "m k"]:
         """Lᵀu: D V, from u = J V; float64."""
@@ -175,7 +239,7 @@ class GradientRows(Rows):
 
     def to_logits(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "n C k"]:
         """L x, of which Jᵀ is Dᵀ x; float64."""
-        shape = self.directions.scale.shape
+        shape = (self.problem.num_rows, self.problem.num_classes)
         return self.directions.coefficients(columns.double().reshape(*shape, -1))
 
     def matmul(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
@@ -193,7 +257,7 @@ class GradientRows(Rows):
 
     def conjugate(self, theta: Float[Tensor, "nC nC"]) -> Float[Tensor, "m m"]:
         """LᵀΘL, in float64, a stretch of columns at a time."""
-        shape = (*self.directions.scale.shape, -1)
+        shape = (self.problem.num_rows, self.problem.num_classes, -1)
         result = theta.new_empty(theta.shape, dtype=torch.float64)
         stretches = range(0, len(theta), ROWS_AT_ONCE)
         for some in (slice(start, start + ROWS_AT_ONCE) for start in stretches):
@@ -206,6 +270,10 @@ class GradientRows(Rows):
     def form(self, part: Part | None) -> SymmetricOperator:
         if part is None:
             return GaussNewton(self.problem)
+        if isinstance(part.cells, StreamedCells):
+            return PullbackOperator(
+                self.problem, StreamedPart(part.cells, part, lambda: SYMBOLS[part.describe()])
+            )
         return PullbackOperator(self.problem, PartForm(self.directions, part))
 
     def prepare(self, matvecs: int) -> None:

@@ -61,6 +61,10 @@ class JacobianProducts(ABC):
             self.vjp(column, row)
 
     @abstractmethod
+    def outputs(self) -> Float[Tensor, "b C"]:
+        """The logits themselves."""
+
+    @abstractmethod
     def column_bytes(self) -> int:
         """The memory that one more column of :meth:`jvp_together` takes, at most."""
 
@@ -90,6 +94,9 @@ class LinearisedJacobian(HeldJacobian):
 
     def vjp(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
         _vjp(self.space, self._logits, self._leaves, coefficients, into)
+
+    def outputs(self) -> Float[Tensor, "b C"]:
+        return self._logits.detach()
 
     def bytes(self) -> int:
         """The memory it holds, beside the parameters."""
@@ -145,6 +152,9 @@ class TransientJacobian(JacobianProducts):
 
     def column_bytes(self) -> int:
         return storage_bytes(graph_tensors(self._graph()), without=self._leaves)
+
+    def outputs(self) -> Float[Tensor, "b C"]:
+        return self._graph().detach()
 
     def _graph(self) -> Float[Tensor, "b C"]:
         if self._logits is None:

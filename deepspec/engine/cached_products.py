@@ -17,7 +17,7 @@ from deepspec.engine.cache import CachedProduct, CacheStrategy
 from deepspec.engine.derivative_checks import probe
 from deepspec.engine.layerwise_jacobian import LayeredJacobian
 
-LogitGradients = Callable[[slice], LogitGradient]
+LogitGradients = Callable[[slice, LogitFunction], LogitGradient]
 
 
 # Tracing and folding take about fifteen products and a second or two, and save a quarter of each.
@@ -65,13 +65,13 @@ def hessian_purpose(
     def linearised(rows: slice, function: LogitFunction) -> HeldHessian | None:
         if not tuner.forward_mode(function):
             return None
-        held = HeldHessian(function, gradients(rows))
-        return held if tuner.agrees(held, function, gradients(rows), kind) else None
+        held = HeldHessian(function, gradients(rows, function))
+        return held if tuner.agrees(held, function, gradients(rows, function), kind) else None
 
     def transient(rows: slice, function: LogitFunction) -> None:
         vector = probe(function, 0)
-        nesting = tuner.nesting(function, gradients(rows))
-        nesting(function, gradients(rows)).product(vector, vector.clone())
+        nesting = tuner.nesting(function, gradients(rows, function))
+        nesting(function, gradients(rows, function)).product(vector, vector.clone())
 
     def use(held: HeldHessian, function: LogitFunction) -> None:
         vector = probe(function, 0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,28 @@ from deepspec.engine.cache import BatchCache
 from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jacobian_purpose
 from deepspec.engine.plan import accepted, identity
 
+# A batch's logits beyond WHOLE_BYTES in float64 are worked on in pieces that stay near the caches.
+WHOLE_BYTES, PIECE_BYTES = 2**24, 2**23
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-RowKernel = Callable[[Float[Tensor, "b C k"], slice], Float[Tensor, "b C k"]]
+Outputs = Callable[[], Float[Tensor, "b C"]]
+RowKernel = Callable[[Float[Tensor, "b C k"], slice, Outputs], Float[Tensor, "b C k"]]
+
+
+class Streamed(Protocol):
+    """A kernel that couples rows by few sums; see :class:`deepspec.operators.pullback`."""
+
+    @property
+    def wants_columns(self) -> bool: ...
+
+    def gather(self, columns: Tensor, rows: slice, outputs: Outputs) -> Tensor: ...
+
+    def spread(
+        self, gathered: Tensor, columns: Tensor | None, rows: slice, outputs: Outputs
+    ) -> Tensor: ...
+
+
+RowVector = Callable[[slice, Outputs], Float[Tensor, "b C"]]
 Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
 
 
@@ -78,6 +97,9 @@ class Engine:
         Bytes, or a share of the free memory, that batches may hold between products.
     halve
         Halves the batches; returns false if they hold a single sample already.
+    logit_memory
+        Bytes that arrays of rows × logits in float64 may take at a time; None where they are
+        small, and all of a batch is worked on at once.
     epsilon
         The relative rounding of what the model computes.
     """
@@ -92,10 +114,11 @@ class Engine:
         memory_budget: int | float,
         halve: Callable[[], bool],
         epsilon: float,
+        logit_memory: int | None = None,
     ) -> None:
         self._functions = functions
         self.space, self.dtype, self.device = space, dtype, device
-        self._halve = halve
+        self._halve, self._num_classes, self._logit_memory = halve, num_classes, logit_memory
         _, function = next(functions())
         self._identity = identity(function.model, space, num_classes, dtype)
         self.autotuner = Autotuner(epsilon**0.5)
@@ -130,8 +153,85 @@ class Engine:
         self.spent["pullback"] += columns.shape[1]
         result = self._zeros(columns.shape[1])
         for rows, batch in self._batches():
-            self._vjp(batch, kernel(self._jvp(batch, columns), rows), result)
+            if self._logit_memory is None and self._bytes(rows) <= WHOLE_BYTES:
+                pushed = kernel(self._jvp(batch, columns), rows, batch.outputs)
+                self._vjp(batch, pushed, result)
+                continue
+            for column, into in zip(columns.T, result, strict=True):
+                batch.vjp(self._in_pieces(batch, kernel, column.contiguous(), rows), into)
         return result.T
+
+    def _in_pieces(
+        self, batch: JacobianProducts, kernel: RowKernel, column: Float[Tensor, " p"], rows: slice
+    ) -> Float[Tensor, "b C"]:
+        """K J v of a batch in place of J v, float64 for a few rows at a time only."""
+        pushed = batch.jvp(column)
+        shared = pushed.untyped_storage().data_ptr() == column.untyped_storage().data_ptr()
+        if shared or not pushed.is_contiguous():  # an output that is a parameter as it is
+            pushed = pushed.clone(memory_format=torch.contiguous_format)
+        for part, place in self._places(rows):
+            image = kernel(pushed[part, :, None].double(), place, partial(_outputs, batch, part))
+            pushed[part] = image[:, :, 0].to(pushed.dtype)
+        return pushed
+
+    def _pieces(self, rows: int) -> Iterator[slice]:
+        """Rows, as many at a time as the memory for logits allows."""
+        memory = PIECE_BYTES if self._logit_memory is None else self._logit_memory
+        # In float64: the columns, their image, probabilities and what lies between.
+        few = max(1, min(memory, PIECE_BYTES) // (32 * self._num_classes))
+        for start in range(0, rows, max(few, 1)):
+            yield slice(start, min(start + few, rows))
+
+    @_with_smaller_batches
+    def streamed_pullback_product(
+        self, kernel: Streamed, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """JᵀKJ V in two passes: sums over all rows first, then what they make of each row.
+
+        Nothing of the size of rows × logits is held but that of one batch.
+        """
+        self.spent["pullback"] += columns.shape[1]
+        result = self._zeros(columns.shape[1])
+        for column, into in zip(columns.T.contiguous(), result, strict=True):
+            sums: Tensor | None = None
+            for rows, batch in self._batches():
+                pushed = batch.jvp(column)
+                for part, place in self._places(rows):
+                    few = pushed[part, :, None].double()
+                    found = kernel.gather(few, place, partial(_outputs, batch, part))
+                    sums = found if sums is None else sums + found
+            assert sums is not None
+            for rows, batch in self._batches():
+                again = batch.jvp(column) if kernel.wants_columns else None
+                image = torch.empty_like(batch.outputs())
+                for part, place in self._places(rows):
+                    given = None if again is None else again[part, :, None].double()
+                    found = kernel.spread(sums, given, place, partial(_outputs, batch, part))
+                    image[part] = found[:, :, 0].to(image.dtype)
+                batch.vjp(image, into)
+        return result.T
+
+    def _bytes(self, rows: slice) -> int:
+        """Of a batch's logits in float64."""
+        return 8 * (rows.stop - rows.start) * self._num_classes
+
+    def _places(self, rows: slice) -> Iterator[tuple[slice, slice]]:
+        """A batch's rows in pieces: their numbers in the batch, and among all."""
+        for part in self._pieces(rows.stop - rows.start):
+            yield part, slice(rows.start + part.start, rows.start + part.stop)
+
+    @_with_smaller_batches
+    def pull(self, coefficients: RowVector) -> Float[Tensor, " p"]:
+        """Jᵀ r for an r that is made batch by batch, from the logits if need be."""
+        self.spent["vjp"] += 1
+        result = self._zeros(1)
+        for rows, batch in self._batches():
+            parts = []
+            for part, place in self._places(rows):
+                found = coefficients(place, partial(_outputs, batch, part))
+                parts.append(found.to(self.dtype))
+            self._vjp(batch, torch.cat(parts)[:, :, None], result)
+        return result[0]
 
     @_with_smaller_batches
     def pullback_product(
@@ -166,7 +266,7 @@ class Engine:
     def hvp(
         self, kind: str, gradients: LogitGradients, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "p k"]:
-        """Σ_b ∇²φ_b V, ``gradients(rows)`` being ∂φ_b/∂(logits) as a function of the logits.
+        """Σ_b ∇²φ_b V, ``gradients(rows, function)`` giving ∂φ_b/∂(logits) by the logits.
 
         ``kind`` names φ, so that what :meth:`reserve_hessian` keeps for it is found again.
         """
@@ -177,8 +277,9 @@ class Engine:
             if index < len(held):
                 product = held[index].product
             else:
-                nesting = self.autotuner.nesting(function, gradients(rows))
-                product = nesting(function, gradients(rows)).product
+                gradient = gradients(rows, function)
+                nesting = self.autotuner.nesting(function, gradient)
+                product = nesting(function, gradient).product
             for column, into in zip(columns.T, result, strict=True):
                 product(column.contiguous(), into)
         return result.T
@@ -266,3 +367,8 @@ class Engine:
 
     def _zeros(self, count: int) -> Float[Tensor, "k p"]:
         return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)
+
+
+def _outputs(batch: JacobianProducts, rows: slice) -> Float[Tensor, "b C"]:
+    """The logits of some rows of a batch."""
+    return batch.outputs()[rows]

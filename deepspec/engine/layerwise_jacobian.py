@@ -62,6 +62,7 @@ class LayeredJacobian(HeldJacobian):
 
     def __init__(self, function: LogitFunction, layers: list[Layer]) -> None:
         self.space = function.space
+        self._function = function
         self.groups = _grouped(layers, record(function, layers))
 
     @staticmethod
@@ -102,6 +103,10 @@ class LayeredJacobian(HeldJacobian):
             for member in group.members:
                 for name, part in member.vjp(shaped).items():
                     places[name].add_(part.flatten(1))
+
+    def outputs(self) -> Float[Tensor, "b C"]:
+        with torch.no_grad():
+            return self._function(self._function.parameters)
 
     def bytes(self) -> int:
         """The memory it holds, beside the parameters."""

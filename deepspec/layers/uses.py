@@ -33,8 +33,12 @@ class LayersOfNet:
 
 
 def layers_with_formula(function: LogitFunction) -> list[Layer]:
-    """Layers that are called once, and whose parameters are used there and nowhere else."""
-    return layers_of(function).layers
+    """Layers that are called once, and whose parameters are used there and nowhere else.
+
+    Where a sample has several rows (tokens, pixels) there are none: an error δ then belongs to a
+    row, and what layers see to a sample of several.
+    """
+    return layers_of(function).layers if function.has_one_row_a_sample else []
 
 
 def layers_of(function: LogitFunction) -> LayersOfNet:

@@ -28,6 +28,7 @@ from deepspec.layerwise.records import LayerBatch, Records
 from deepspec.layerwise.weights import LayerWeight
 from deepspec.operators import KroneckerBasis, KroneckerProduct
 from deepspec.problem import Problem
+from deepspec.seeds import Seed
 
 if TYPE_CHECKING:
     from deepspec.layerwise.layers import Layers
@@ -164,7 +165,7 @@ class Layer:
         return kfac(self.batches, self.shared, bias=bias)
 
     def cfac(
-        self, bias: bool = False, labels: Int[Tensor, " n"] | None = None, seed: int = 0
+        self, bias: bool = False, labels: Int[Tensor, " n"] | None = None, seed: Seed = 0
     ) -> ClassKronecker:
         """Σ_c (n_c/n) Δ_c ⊗ H_c, as :meth:`kfac`; see :func:`deepspec.layerwise.by_class.cfac`.
 
@@ -178,7 +179,7 @@ class Layer:
         self.require_kronecker(bias)
         return ekfac(self.batches, self.shared, bias=bias)
 
-    def kfoc(self, bias: bool = False, seed: int = 0) -> KroneckerProduct:
+    def kfoc(self, bias: bool = False, seed: Seed = 0) -> KroneckerProduct:
         """The product nearest to G^l: :func:`deepspec.layerwise.nearest_product.kfoc`."""
         self.require_kronecker(bias)
         return kfoc(self.batches, self.shared, bias=bias, seed=seed)

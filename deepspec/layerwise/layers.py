@@ -70,6 +70,7 @@ class Layers:
             if value not in get_args(kind):
                 choices = " or ".join(f'"{choice}"' for choice in get_args(kind))
                 raise ValueError(f"expected {name} as {choices}, got {value!r}")
+        _require_samples(problem)
         self.problem, self.shared, self.convention = problem, shared, convention
         found = find_layers(problem)
         #: Why each other module with parameters in θ is no layer.
@@ -119,3 +120,16 @@ class Layers:
         if not -len(self) <= key < len(self):
             raise IndexError(f"expected a layer in 0..{len(self) - 1}, got {key}")
         return key % len(self)
+
+
+def _require_samples(problem: Problem) -> None:
+    """Errors of a layer are those of a sample's one label, each counted 1/n."""
+    problem.require_classes()
+    even = float((problem.weights * problem.num_rows - 1).abs().max()) < 1e-9
+    if not problem.has_one_row_a_sample or not even or not problem.keeps_logits:
+        raise ValueError(
+            "expected a classifier with one label a sample, all counted alike, for its layers, got "
+            f"{problem.num_rows:,} rows of {problem.num_samples:,} samples, weighted or too many "
+            "to keep. Their G, a layer at a time, is GaussNewton(problem.restricted(names)), and "
+            "deepspec.block_spectra has all of them"
+        )

@@ -17,6 +17,7 @@ from deepspec.layerwise.sides import (
     with_ones,
 )
 from deepspec.operators import KroneckerProduct, SymmetricOperator
+from deepspec.seeds import Seed
 
 
 class RearrangedSquare(SymmetricOperator):
@@ -90,7 +91,7 @@ def kfoc(
     *,
     bias: bool = False,
     tolerance: float = 1e-8,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> KroneckerProduct:
     """The B ⊗ A nearest to G^l in Frobenius norm: the top singular pair of its rearrangement.
 

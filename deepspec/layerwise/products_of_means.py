@@ -44,12 +44,12 @@ class MeanProducts(Result):
     class_relative_error: Float[Tensor, " C"]
     weights: Float[Tensor, "C C"]
 
-    def __repr__(self) -> str:
-        return (
-            f"MeanProducts({self.layer}: median cosine {float(self.cosine.nanmedian()):.3f} of "
-            f"h_c ⊗ δ_cc' with g_cc', {float(self.class_cosine.nanmedian()):.3f} of h_c ⊗ δ_c "
-            "with g_c)"
-        )
+    def _words(self) -> list[str]:
+        cells, classes = self.cosine.nanmedian(), self.class_cosine.nanmedian()
+        return [
+            f"{self.layer}: median cosine {float(cells):.3f} of h_c ⊗ δ_cc' with g_cc'",
+            f"{float(classes):.3f} of h_c ⊗ δ_c with g_c",
+        ]
 
 
 def mean_products(layer: Layer) -> MeanProducts:

@@ -47,14 +47,14 @@ class WeightKnockout(Result):
     stationarity: float
     net_stationarity: float
 
-    def __repr__(self) -> str:
+    def _words(self) -> list[str]:
         top = ", ".join(f"{float(v):.3g}" for v in self.before[:3])
         left = ", ".join(f"{float(v):.3g}" for v in self.projected[:3])
         far = "" if self.stationarity < 0.1 else ": not stationary"
-        return (
-            f"WeightKnockout({self.layer}: {top}, … → {left}, … without the class means' singular "
-            f"vectors; ‖∇L + ηW‖/‖ηW‖ = {self.stationarity:.2g}{far})"
-        )
+        return [
+            f"{self.layer}: {top}, … → {left}, … without the class means' singular vectors",
+            f"‖∇L + ηW‖/‖ηW‖ = {self.stationarity:.2g}{far}",
+        ]
 
 
 class LayerWeight(Tensor):

@@ -48,16 +48,18 @@ def _slices(
 def _fill(
     rows: Float[Tensor, "nC s"], problem: Problem, slices: dict[str, tuple[int, int]]
 ) -> None:
-    """The stretches' columns of J: C backward passes through each sample's own graph."""
+    """The stretches' columns of J: a backward pass for each logit through a sample's own graph."""
     C = problem.num_classes
     for batch, function in problem.functions():
-        for sample in range(batch.stop - batch.start):
+        place = batch.start * C
+        for sample in range(function.samples):
             single = function.pick(torch.tensor([sample], device=rows.device))
             leaves = {name: single.parameters[name].detach().requires_grad_() for name in slices}
             with torch.enable_grad():
-                logits = single({**single.parameters, **leaves})[0]
-            start = (batch.start + sample) * C
-            for place, logit in enumerate(logits if logits.requires_grad else (), start):
+                logits = single({**single.parameters, **leaves}).flatten()
+            stop = place + len(logits)
+            moving = logits if logits.requires_grad else ()
+            for row, logit in zip(rows[place:stop], moving, strict=False):
                 gradients = torch.autograd.grad(
                     logit,
                     list(leaves.values()),
@@ -66,4 +68,5 @@ def _fill(
                     materialize_grads=True,
                 )
                 parts = zip(gradients, slices.values(), strict=True)
-                torch.cat([g.reshape(-1)[a:b] for g, (a, b) in parts], out=rows[place])
+                torch.cat([g.reshape(-1)[a:b] for g, (a, b) in parts], out=row)
+            place = stop

@@ -1,6 +1,7 @@
 """Symmetric linear operators: what they are, how they combine, and those of a classifier."""
 
 from deepspec.operators.base import SymmetricOperator
+from deepspec.operators.block import ParameterBlock
 from deepspec.operators.block_diagonal import BlockDiagonal
 from deepspec.operators.combination import LinearCombination
 from deepspec.operators.compression import Compression
@@ -22,6 +23,7 @@ __all__ = [
     "LinearCombination",
     "LogitForm",
     "MatrixOperator",
+    "ParameterBlock",
     "Projector",
     "PullbackOperator",
     "Residual",

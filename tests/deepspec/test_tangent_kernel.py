@@ -165,7 +165,7 @@ def test_asked_again_it_is_the_same_object() -> None:
 def test_what_does_not_fit_says_how_much_would() -> None:
     problem = problem_of("mlp")
     # 4 samples of 3 logits need 1.25 · 12² · 8 bytes.
-    with pytest.raises(MemoryError, match=r"9 samples × 3 classes.*; 4 samples would fit"):
+    with pytest.raises(MemoryError, match=r"9 rows × 3 classes.*; 4 rows would fit"):
         tangent_kernel(problem, memory=1500)
 
 
@@ -272,7 +272,7 @@ def test_spectra_that_do_not_fit_are_refused_before_the_work(
     place = "deepspec.class_structure._exact_spectrum."
     monkeypatch.setattr(place + "free_memory", lambda device: 5.25 * 9 * 9 * 8)
     monkeypatch.setattr(place + "tangent_kernel", lambda problem: 1 / 0)
-    with pytest.raises(MemoryError, match="3 samples would fit"):
+    with pytest.raises(MemoryError, match="3 rows would fit"):
         exact_spectrum(GaussNewton(problem_of("mlp")))
 
 
@@ -291,5 +291,5 @@ def test_a_kernel_is_kept_as_long_as_somebody_holds_it() -> None:
     problem = problem_of("mlp")
     held = tangent_kernel(problem)
     assert tangent_kernel(problem) is held
-    with pytest.raises(MemoryError, match="samples would fit"):
+    with pytest.raises(MemoryError, match="rows would fit"):
         tangent_kernel(problem, memory=1)
