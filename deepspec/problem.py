@@ -162,12 +162,13 @@ class Problem:
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
         with torch.inference_mode(False):
             self._snapshot(model)
+            version = self.parameters._version
             self._rows = read_rows(
                 self._unread(), loss, num_classes, class_dim, weights, mean_over, self.logit_memory
             )
-            self._set_up(memory_budget, verify)
+            self._set_up(memory_budget, verify, version)
 
-    def _set_up(self, memory_budget: int | float, verify: bool) -> None:
+    def _set_up(self, memory_budget: int | float, verify: bool, version: int) -> None:
         rows = self._rows
         self.criterion, self.targets, self.weights = rows.criterion, rows.targets, rows.weights
         self.sequences = rows.sequences

@@ -30,7 +30,8 @@ class ClassKronecker(KroneckerSum):
 
     A sum of Kronecker products has no closed spectrum. Up to 1,024 rows it is found densely; then
     by thick-restart Lanczos, to 1e-6; and where a search's vectors would take more than 256 MB, by
-    Rayleigh–Ritz in the classes' own top eigenvectors, from below and to about 1e-3
+    Rayleigh–Ritz in the classes' own top eigenvectors, from below, outliers to 1e-4 and others to
+    some 1e-3
     (:func:`deepspec.layerwise.class_spectrum.ritz_pairs`).
 
     Parameters

@@ -20,7 +20,7 @@ from deepspec.operators.kronecker import top_products
 
 # The span grows until the eigenvalues that are asked for change by less than this, relatively.
 TOLERANCE = 1e-3
-SMALLEST, LARGEST = 256, 4096
+SMALLEST, LARGEST = 256, 2560
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,21 +61,24 @@ def ritz_pairs(terms: Sequence[tuple[Factor, Factor]], k: int) -> RitzPairs:
     """The k largest Ritz values of Σ B_c ⊗ A_c, of positive semidefinite factors.
 
     Of all eigenvalues of the terms the largest m are taken, wherever they come from, m doubling
-    from max(256, 4k) until the k values change by less than 0.1 %, or m is 4,096. What they miss
-    of a value is of second order in what its vector misses.
+    from max(256, 4k) until the k values change by less than 0.1 %, or m is 2,560: some seconds.
+    What they miss of a value is of second order in what its vector misses. (Observed at the limit,
+    110 values of layers 64 → 2048 and 2048 → 2048: the top 10 change by less than 1e-4, all by
+    less than 3e-3.)
     """
     pools = [[leading(factor) for factor in pair] for pair in terms]
     found: RitzPairs | None = None
-    size = max(SMALLEST, 4 * k)
+    limit = max(LARGEST, k)
+    size = min(max(SMALLEST, 4 * k), limit)
     most = sum(len(left[0]) * len(right[0]) for left, right in pools)
     while True:
         former, found = found, _in_span(terms, pools, min(size, most), k)
         change = 0.0 if size >= most else math.inf
         if former is not None and len(former.values) == len(found.values):
             change = min(change, float((1 - former.values / found.values).abs().max()))
-        if change < TOLERANCE or size >= LARGEST:
+        if change < TOLERANCE or size >= limit:
             return replace(found, change=change)
-        size *= 2
+        size = min(2 * size, limit)
 
 
 def leading(factor: Factor) -> tuple[Float[Tensor, " r"], Float[Tensor, "d r"]]:
