@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.arguments import check_numbers
 from deepspec.storage.display import Result
 
 
@@ -62,6 +63,16 @@ def neural_collapse(
     >>> [round(value, 9) + 0.0 for value in vars(measured).values()]
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
+    check_numbers(features, ("n", "d"), "features")
+    check_numbers(labels, (len(features),), "labels", whole=True)
+    check_numbers(weight, ("C", features.shape[1]), "weight")
+    if bias is not None:
+        check_numbers(bias, (len(weight),), "bias")
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(weight)):
+        raise ValueError(
+            f"expected labels in 0..{len(weight) - 1}, one for each row of weight, got "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
     features, weight = features.detach().double(), weight.detach().double()
     means = _class_means(features, labels)
     rows = weight[means.present]
