@@ -383,7 +383,7 @@ class Layer:
 def _require_samples(problem: Problem) -> None:
     """Errors of a layer are those of a sample's one label, each counted 1/n."""
     problem.require_classes()
-    even = bool((problem.weights == problem.weights[0]).all()) and problem.weights.sum() == 1
+    even = bool((problem.weights == problem.weights[0]).all()) and abs(float(problem.weights.sum()) - 1) < 1e-9
     if not problem.has_one_row_a_sample or not even or not problem.keeps_logits:
         raise ValueError(
             "expected a classifier with one label a sample, all counted alike, for its layers, got "
