@@ -6,6 +6,7 @@ Where to start::
     deepspec.attribute(problem).summary()         # which part of the spectrum has which cause
     deepspec.gradients(problem)                   # the array behind it: parts, knockouts, spectra
     deepspec.ClassArray(embeddings, labels)       # the same for anyone's vectors
+    deepspec.Layers(problem)[0].features          # and for what each layer sees
     deepspec.top_eigenpairs(deepspec.Hessian(problem), k=10)
     deepspec.spectral_density(deepspec.GaussNewton(problem)).plot()
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from deepspec.attribution.by_layer import attribute_layers
-from deepspec.attribution.cost import Cost, estimate
+from deepspec.attribution.cost import Cost, estimate, require_memory
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
 from deepspec.attribution.hessian_claims import HessianSide, hessian_side
@@ -79,7 +79,7 @@ def attribute(
     exact_up_to
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
         default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
-        problems take about a minute (about 4,700).
+        problems take about a minute (about 5,300).
     groups
         Classes taken together where there are very many, as in :func:`deepspec.gradients`.
     checkpoint
@@ -93,6 +93,8 @@ def attribute(
     ------
     TypeError
         If it is neither a problem nor an array.
+    MemoryError
+        If by an estimate it does not fit the memory, before any work.
     ValueError
         If the problems do not fit together, ``draws`` is below 2 or ``steps`` below 1, or the net
         is the same for every parameter (no gradient at all).
@@ -265,6 +267,7 @@ def _untrained(
     """What each cause removes in the untrained net."""
     place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
+    require_memory(array, cost)
     stages = _stages(array, problem, settings, place, cost)
 
     def shares(_: Path | None) -> dict[str, float]:
@@ -291,6 +294,7 @@ def _split(
     if net is not None:
         _require_imperfect(net, name)
     cost = estimate(array, net, settings)
+    require_memory(array, cost)
     console = Console(stderr=True)
     if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)

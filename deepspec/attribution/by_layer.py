@@ -9,8 +9,7 @@ from pathlib import Path
 from deepspec.attribution.side_of_g import NothingThere
 from deepspec.attribution.split import SplitAttribution
 from deepspec.class_structure.array import ClassArray
-from deepspec.layerwise import Layer, Layers, MeanProducts
-from deepspec.layerwise.collapse import NeuralCollapse
+from deepspec.layerwise import Layer, Layers, MeanProducts, NeuralCollapse
 
 #: The arrays of a layer, in the order of tables.
 ARRAYS = ("features", "errors", "gradients")

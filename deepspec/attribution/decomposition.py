@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.knockouts import top_values
+from deepspec.attribution.knockouts import times, top_of, top_values
 from deepspec.attribution.seeding import stream
 from deepspec.class_structure.array import ClassArray
+from deepspec.class_structure.downdate import knocked_out
 from deepspec.class_structure.gram import Gram, descending
 from deepspec.class_structure.parts import (
     BetweenClass,
@@ -138,13 +139,6 @@ def measure_means(array: ClassArray, operator: SymmetricOperator) -> MeasuredMea
     return MeasuredMeans(array, basis, image, (matrix + matrix.T) / 2, complete)
 
 
-def times(operator: SymmetricOperator, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-    """S X in float64, exactly so where S is formed."""
-    if isinstance(operator, Gram):
-        return operator.times(columns)
-    return (operator @ columns.to(operator.dtype)).double()
-
-
 def decompose(
     operator: SymmetricOperator,
     means: MeasuredMeans,
@@ -189,7 +183,7 @@ def decompose(
     values = torch.zeros(few, dtype=torch.float64)
     if within.rank:
         if isinstance(operator, Gram):
-            values = padded(operator.transformed(within.on_rows).cpu(), few)
+            values = top_of(knocked_out(operator, within.means.basis), few)
         else:
             values = top_values(operator.project_out(within.means), few, start[:, :few])
     summaries.insert(2, _summary("within_class", within.rank, size, whole_trace, values))

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.decomposition import times
 from deepspec.attribution.knockouts import (
     recycled_values,
     removed_share,
+    times,
     top_values,
 )
 from deepspec.attribution.measurement import (
@@ -80,12 +80,12 @@ def removed_by(
     measured: Measurement, knockouts: Mapping[str, Measured], tail_trace: float
 ) -> dict[str, float]:
     """The share of its feature that each cause removes by subtraction."""
-    shares = {
-        claim: measured.removed(part, knockouts[part][0].subtracted)
-        for claim, part in CAUSES.items()
-    }
-    if measured.located is not None:
-        shares["mini-bulk"] = measured.located.removed(CrossClass(measured.array.cells).basis)
+    shares = {}
+    for claim, part in CAUSES.items():
+        if claim == "mini-bulk" and measured.located is not None:
+            shares[claim] = measured.located.removed(CrossClass(measured.array.cells).basis)
+        else:
+            shares[claim] = measured.removed(part, knockouts[part][0].subtracted)
     within, whole = knockouts["within_class"]
     gram = measured.means.gram
     if measured.means.complete:

@@ -10,11 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.decomposition import MeasuredMeans, measure_means, padded
-from deepspec.attribution.knockouts import LOOSE, Knockout, SchurComplement, removed_share
+from deepspec.attribution.knockouts import (
+    LOOSE,
+    Knockout,
+    SchurComplement,
+    removed_share,
+    top_of,
+)
 from deepspec.attribution.mini_bulk import Located, MiniBulk, describe_mini_bulk, locate
 from deepspec.attribution.spectra import Spectrum, exact_spectrum_of, lanczos_spectrum
-from deepspec.class_structure.array import ClassArray, means_beyond_within
+from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.cells import Convention
+from deepspec.class_structure.downdate import knocked_out, means_beyond_within
 from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
 from deepspec.class_structure.rows import RowsGram, without
@@ -26,8 +33,9 @@ MOST_PLACES = 20
 MOST_OF_FEW = 4
 # Of the free memory, what the Gram matrix and its eigenvalue problems may take.
 SHARE_OF_MEMORY = 0.5
-# Eigenvalue problems of the size of S, and one costs about so much per m³ (two cores; roughly).
-EIGENPROBLEMS, SECONDS_PER_CUBE, MOST_SECONDS = 14, 4e-11, 60.0
+# Eigenvalue problems of the size of S (with all its eigenvectors it counts for five), and one costs
+# about so much per m³ (roughly).
+EIGENPROBLEMS, SECONDS_PER_CUBE, MOST_SECONDS = 10, 4e-11, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +116,14 @@ class Measurement:
         # All outliers, so that those which stay are not taken for gone.
         outliers = max(self.places, self.outliers)
         return {"within_class": self.count, "global_mean": 1}.get(name, outliers)
+
+    @property
+    def enough(self) -> int:
+        """How many eigenvalues tell what a knockout leaves of the outliers, and some more.
+
+        No eigenvalue grows, so that at most as many stand clear of the bulk as did before.
+        """
+        return min(self.count + self.mini, max(2 * self.count, self.outliers + 1))
 
     def part(self, name: str) -> Part:
         """A part's projector."""
@@ -217,19 +233,12 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Measured:
     count = measured.looked_at(name)
     shown = thorough and name != "global_mean"
     label = measured.label(name)
-    nothing = torch.full((count,), torch.nan, dtype=torch.float64)
     if measured.exact:
-        values = measured.gram.transformed(lambda x: x - part.on_rows(x)).cpu()
-        spectrum = exact_spectrum_of(label, values, measured.count) if shown else None
-        subtracted = padded(values, count)
-        if not thorough:
-            return _knockout(part, subtracted, nothing), None
-        projected = padded(measured.gram.without_range(part.basis).clamp_min(0.0).cpu(), count)
-        return _knockout(part, subtracted, projected), spectrum
+        return _exactly(measured, part, name, thorough=thorough, shown=shown)
     start = part_free(measured, part)
     remaining = measured.operator.project_out(part)
     subtracted, spectrum = _estimated(measured, label, remaining, start, count, thorough=shown)
-    projected = nothing
+    projected = torch.full((count,), torch.nan, dtype=torch.float64)
     if thorough and (measured.means.complete or name != "cross_class"):
         basis = part.basis
         if measured.means.complete:
@@ -238,6 +247,24 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Measured:
             image = (measured.operator @ basis.to(measured.operator.dtype)).double()
         schur = SchurComplement(measured.operator, basis, image)
         projected, _ = _estimated(measured, label, schur, start, count, thorough=False)
+    return _knockout(part, subtracted, projected), spectrum
+
+
+def _exactly(
+    measured: Measurement, part: MeanPart, name: str, *, thorough: bool, shown: bool
+) -> Measured:
+    """By S's eigenpairs: all eigenvalues where they are shown, else those that claims are about."""
+    few = measured.enough
+    projected = torch.full((few,), torch.nan, dtype=torch.float64)
+    if thorough:
+        left = knocked_out(measured.gram, part.basis, "projection")
+        projected = top_of(left, few).clamp_min(0.0)
+    left = knocked_out(measured.gram, part.basis)
+    if not shown:
+        return _knockout(part, top_of(left, few), projected), None
+    values = left.eigenvalues().cpu()
+    spectrum = exact_spectrum_of(measured.label(name), values, measured.count)
+    subtracted = padded(values, measured.looked_at(name))
     return _knockout(part, subtracted, projected), spectrum
 
 

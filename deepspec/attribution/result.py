@@ -44,8 +44,10 @@ class Attribution(Result, Tabular, Drawable):
         Of what the numbers depend on.
     seconds
         It took.
-    layers, left_out
-        Every layer by its name, where they were asked for, and why other modules are none.
+    layers
+        Every layer by its name, where layers were asked for.
+    left_out
+        Why other modules with parameters are no layers.
     """
 
     problem: dict[str, Any]

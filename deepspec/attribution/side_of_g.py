@@ -104,7 +104,7 @@ def _whole_spectrum(measured: Measurement) -> Spectrum:
     parts: dict[str, Part] = {name: measured.part(name) for name in PARTS if name != "global_mean"}
     if measured.exact:
         values, vectors = measured.gram.eigenpairs
-        shares = {name: part.on_rows(vectors).square().sum(dim=0) for name, part in parts.items()}
+        shares = {name: part.shares(vectors) for name, part in parts.items()}
         return exact_spectrum_of(symbol, values, count, shares)
     return lanczos_spectrum(
         symbol,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.class_structure.cells import Cells, Convention, weigh_cells
+from deepspec.class_structure.downdate import How, means_beyond_within
 from deepspec.class_structure.gram import Gram, descending, form_gram, nonzero
 from deepspec.class_structure.groups import Groups, as_grouping
 from deepspec.class_structure.parts import PARTS, CellMeans, MeanPart, Part, part
@@ -18,8 +18,6 @@ from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 from deepspec.operators import SymmetricOperator
 from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
-
-How = Literal["subtraction", "projection"]
 
 
 class ClassArray:
@@ -222,24 +220,6 @@ def gradients(
     cells = cells_of(problem, convention, grouping)
     rows = GradientRows(problem)
     return ClassArray.of(rows, cells)
-
-
-def means_beyond_within(gram: Gram, basis: Float[Tensor, "m r"]) -> Float[Tensor, " r"]:
-    """The eigenvalues of V ⊘ V_within: what of the means no scatter within classes spans.
-
-    EᵀS E − (EᵀS W)(WᵀS W)⁺(WᵀS E), with W spanning all but the cell means E. Zero as soon as the
-    scatter spans the space of vectors.
-    """
-    E = basis.double()
-    values, vectors = gram.eigenpairs
-    kept = values > 1e-12 * values[:1]
-    factor = vectors[:, kept] * values[kept].sqrt()  # S = F Fᵀ
-    means = E.T @ factor
-    scatter = factor - E @ means
-    squares, turn = torch.linalg.eigh(scatter.T @ scatter)
-    span = turn[:, squares > 1e-9 * squares[-1:].abs()]
-    beyond = means - (means @ span) @ span.T
-    return descending(beyond @ beyond.T).clamp_min(0.0)
 
 
 def _checked(vectors: object, labels: object, weights: object) -> Float[Tensor, "n *C"]:

@@ -124,6 +124,16 @@ class Cells:
         assert self.columns is not None
         return (self.labels[:, None] * self.weights.shape[1] + self.columns).flatten()
 
+    def by_class(
+        self, entries: Float[Tensor, "n K"], chosen: Bool[Tensor, " C"]
+    ) -> Float[Tensor, "m r"]:
+        """A column for each chosen class: the entries of its samples' rows, and zeros."""
+        samples = chosen[self.labels].nonzero()[:, 0]
+        column = (chosen.cumsum(0) - 1)[self.labels[samples]]
+        found = entries.new_zeros(*entries.shape, int(chosen.sum()))
+        found[samples, :, column] = entries[samples]
+        return found.flatten(0, 1)
+
     def units(self) -> Float[Tensor, "C K r"]:
         """Each occupied cell's own coordinates, as columns."""
         found = self.share.new_zeros(*self.weights.shape, len(self.places))

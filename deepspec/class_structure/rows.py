@@ -49,6 +49,10 @@ class Rows(ABC):
     def gram(self) -> Float[Tensor, "m m"]:
         """S = D Dᵀ, formed the fastest way there is."""
 
+    def nulls(self) -> Float[Tensor, "n K"] | None:
+        """Unit vectors u_i ≥ 0 with Σ_c' u_{i,c'} · (row i, c') = 0, where that is known."""
+        return None
+
     @abstractmethod
     def fingerprint(self) -> dict[str, str | int | float]:
         """What tells these rows from others."""
@@ -246,6 +250,10 @@ class GradientRows(Rows):
 
     def gram(self) -> Float[Tensor, "m m"]:
         return self.conjugate(tangent_kernel(self.problem).matrix)
+
+    def nulls(self) -> Float[Tensor, "n K"]:
+        """√p_i: Σ_c' p_{i,c'} g_{i,c'} = 0."""
+        return (0.5 * self.problem.log_probabilities).exp()
 
     def conjugate(self, theta: Float[Tensor, "nC nC"]) -> Float[Tensor, "m m"]:
         """LᵀΘL, in float64, a stretch of columns at a time."""

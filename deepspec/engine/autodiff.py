@@ -11,7 +11,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,9 @@ LogitGradient = Callable[[Float[Tensor, "b C"]], Float[Tensor, "b C"]]
 
 class JacobianProducts(ABC):
     """J v and Jᵀ r for one batch, J = ∂(logits)/∂θ."""
+
+    #: Whether :meth:`vjp_together` gains anything.
+    pulls_together: ClassVar[bool] = False
 
     @abstractmethod
     def jvp(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:

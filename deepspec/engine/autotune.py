@@ -34,7 +34,7 @@ from deepspec.engine.derivative_checks import (
 )
 from deepspec.engine.plan import Plan
 
-MOST_COLUMNS = 16
+MOST_COLUMNS, WORTH_TRYING = 16, 16
 COLUMNS = "columns at once: {}"
 
 
@@ -145,13 +145,16 @@ class Autotuner:
         known = self.plan.get(COLUMNS.format(type(batch).__name__))
         return None if known is None else max(int(known), 1)
 
-    def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int) -> int:
+    def columns_at_once(self, batch: JacobianProducts, few: Tensor, room: int, count: int) -> int:
         """How many columns to take as one more batch dimension; 1 where nothing is gained.
 
         As many as fit into ``room`` bytes, if a few are pushed faster together than one by one.
+        To find out takes some forty columns' time, which few columns are not worth.
         """
         name = COLUMNS.format(type(batch).__name__)
         if name not in self.plan:
+            if count < WORTH_TRYING:
+                return 1
             batch.jvp(few[:, 0].contiguous())
             fitting = min(MOST_COLUMNS, room // max(batch.column_bytes(), 1))
             ways = {"one by one": partial(batch.jvp_one_by_one, few)}

@@ -349,7 +349,8 @@ class Engine:
     def _vjp(
         self, batch: JacobianProducts, coefficients: Float[Tensor, "b C k"], result: Tensor
     ) -> None:
-        at_once = self._columns_at_once(batch, coefficients.shape[2])
+        count = coefficients.shape[2]
+        at_once = self._columns_at_once(batch, count) if batch.pulls_together else count
         rows = coefficients.to(self.dtype).split(at_once, dim=2)
         for few, into in zip(rows, result.split(at_once), strict=True):
             batch.vjp_together(few, into)
@@ -361,7 +362,8 @@ class Engine:
         if known is not None:
             return known
         room = self.cache.budget_bytes() - self.cache.bytes()
-        return self.autotuner.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
+        few = self._zeros(min(4, count)).T
+        return self.autotuner.columns_at_once(batch, few, max(room, 0), count)
 
     def _zeros(self, count: int) -> Float[Tensor, "k p"]:
         return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)

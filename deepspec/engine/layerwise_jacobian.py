@@ -58,6 +58,8 @@ class LayeredJacobian(HeldJacobian):
     Several columns read it once together.
     """
 
+    pulls_together = True
+
     def __init__(self, function: LogitFunction, layers: list[Layer]) -> None:
         self.space = function.space
         self._function = function

@@ -7,7 +7,7 @@ from deepspec.layerwise.agreement import (
     curvature_agreement,
     layer_agreement,
 )
-from deepspec.layerwise.collapse import neural_collapse
+from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse
 from deepspec.layerwise.layers import Layer, Layers
 from deepspec.layerwise.mean_products import MeanProducts
 from deepspec.layerwise.weights import WeightKnockout
@@ -19,6 +19,7 @@ __all__ = [
     "Layer",
     "Layers",
     "MeanProducts",
+    "NeuralCollapse",
     "WeightKnockout",
     "curvature_agreement",
     "layer_agreement",

@@ -136,9 +136,9 @@ class CurvatureAgreement(Saved):
 def curvature_agreement(
     layers: Layers, kinds: Sequence[str] = tuple(APPROXIMATIONS)
 ) -> CurvatureAgreement:
-    """KFAC, CFAC, EKFAC and KFOC against the exact G^l, and their block-diagonals against G.
+    """How well Kronecker approximations agree with exact curvature, layer by layer and as a whole.
 
-    Everything is exact: norms and inner products come from Gram matrices of gradients and from
+    KFAC, CFAC, EKFAC and KFOC against G^l, and their block-diagonals against G. Everything is exact: norms and inner products come from Gram matrices of gradients and from
     the factors, and no matrix on parameters is formed. ‖G − blkdiag(K^l)‖² is
     ‖G‖² − 2 Σ⟨G^l, K^l⟩ + Σ‖K^l‖². In the block-diagonals normalisations and convolutions in
     groups, which have no Kronecker approximation, keep their exact block; parameters that are in

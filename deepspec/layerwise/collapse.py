@@ -27,12 +27,9 @@ class NeuralCollapse(Result):
     nc2_angles
         The mean of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'.
     nc3
-        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means. Of a hidden layer, the mean
-        squared sine of the angles between the span of the means and the weight's top right
-        singular vectors, as many (Rangamani et al. 2023); NaN without a weight.
+        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means.
     nc4
-        The share of samples that the classifier (the *net*, of a hidden layer) puts elsewhere
-        than the nearest mean does.
+        The share of samples that the classifier puts elsewhere than the nearest mean does.
     """
 
     nc1: float
@@ -50,7 +47,8 @@ def neural_collapse(
 ) -> NeuralCollapse:
     """How far features and classifier are from a simplex of classes (Papyan, Han, Donoho 2020).
 
-    Classes without samples are left out.
+    Five numbers that fall to zero; :class:`NeuralCollapse` says which. Classes without samples
+    are left out.
 
     Raises
     ------
@@ -83,6 +81,14 @@ def neural_collapse_inside(
 ) -> NeuralCollapse:
     """The same of a hidden layer, whose weight has no row for each class.
 
+    ``nc1`` and ``nc2`` are as in :func:`neural_collapse`, and
+
+    - ``nc3``: the mean squared sine of the angles between the span of the centred class means
+      and the weight's top right singular vectors, as many (Rangamani et al. 2023); NaN without
+      a weight
+    - ``nc4``: the share of samples that the *net* puts elsewhere (``chosen``) than the nearest
+      class mean of this layer does
+
     Raises
     ------
     ValueError
@@ -107,6 +113,20 @@ def neural_collapse_inside(
         nc3=nc3,
         nc4=_elsewhere(features, means, chosen),
     )
+
+
+def makes(
+    logits: Float[Tensor, "n C"],
+    features: Float[Tensor, "n d"],
+    weight: Float[Tensor, "o d"],
+    bias: Float[Tensor, " o"] | None,
+) -> bool:
+    """Whether a layer is the classifier: the logits are what it makes of its features."""
+    if len(weight) != logits.shape[1]:
+        return False
+    found = features @ weight.T + (0 if bias is None else bias)
+    close = torch.finfo(features.dtype).eps ** 0.5 * float(logits.abs().max())
+    return float((found - logits).abs().max()) <= close
 
 
 class _Means(NamedTuple):

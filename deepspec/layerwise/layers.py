@@ -17,7 +17,12 @@ from deepspec.layers.normalization import NormalizationFormula
 from deepspec.layers.recording import Layer as LayerWithFormula
 from deepspec.layerwise.arrays import error_array, feature_array
 from deepspec.layerwise.cfac import ClassKronecker, cfac
-from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse, neural_collapse_inside
+from deepspec.layerwise.collapse import (
+    NeuralCollapse,
+    makes,
+    neural_collapse,
+    neural_collapse_inside,
+)
 from deepspec.layerwise.finding import find_layers
 from deepspec.layerwise.kfac import ekfac, kfac
 from deepspec.layerwise.kfoc import kfoc
@@ -30,9 +35,9 @@ from deepspec.problem import Problem
 
 
 class Layers:
-    """A net's layers in the order they are used: ``layers[0]``, ``layers["features.3"]``.
+    """The layers of a net in the order they are used, each with its features and errors.
 
-    Papyan (2020) §7: class structure is made layer by layer, in features, backpropagated errors
+    ``layers[0]`` or ``layers["features.3"]``. Papyan (2020) §7: class structure is made layer by layer, in features, backpropagated errors
     and weights. A layer is a module that is called once and whose parameters in θ have a formula
     (Linear, Conv1d, Conv2d, Embedding, normalisations); ``left_out`` says of every other module
     with parameters in θ why it is none, and asking for it raises.
@@ -243,15 +248,10 @@ class Layer:
         weight, bias = self._tensor("weight"), self._tensor("bias")
         if weight is not None:
             weight = self._found.formula.matrix(weight)
-        if weight is not None and self.width_out == problem.num_classes:
-            logits = features @ weight.T + (0 if bias is None else bias)
-            close = torch.finfo(problem.dtype).eps ** 0.5 * float(problem.logits.abs().max())
-            if float((logits - problem.logits).abs().max()) <= close:
-                return neural_collapse(features, problem.labels, weight, bias)
+        if weight is not None and makes(problem.logits, features, weight, bias):
+            return neural_collapse(features, problem.labels, weight, bias)
         chosen = problem.logits.argmax(dim=1)
         return neural_collapse_inside(features, problem.labels, weight, chosen)
-
-    # ---- approximations of G^l ----------------------------------------------------------------
 
     def kfac(self, bias: bool = False) -> KroneckerProduct:
         """Δ ⊗ H on the weight, flattened row by row; see :func:`deepspec.layerwise.kfac.kfac`.
@@ -305,8 +305,8 @@ class Layer:
 
     @property
     def groups(self) -> int:
-        """Groups of channels that do not mix: of a convolution, or all of a normalisation's."""
-        return int(getattr(self._found.formula, "groups", 1))
+        """Groups of channels that do not mix: of a convolution, or every normalised channel."""
+        return self.width_in if self.normalizes else int(getattr(self._found.formula, "groups", 1))
 
     @cached_property
     def matrix(self) -> Float[Tensor, "o i"]:
@@ -383,7 +383,8 @@ class Layer:
 def _require_samples(problem: Problem) -> None:
     """Errors of a layer are those of a sample's one label, each counted 1/n."""
     problem.require_classes()
-    even = bool((problem.weights == problem.weights[0]).all()) and abs(float(problem.weights.sum()) - 1) < 1e-9
+    weights = problem.weights
+    even = bool((weights == weights[0]).all()) and abs(float(weights.sum()) - 1) < 1e-9
     if not problem.has_one_row_a_sample or not even or not problem.keeps_logits:
         raise ValueError(
             "expected a classifier with one label a sample, all counted alike, for its layers, got "

@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.class_structure.cells import Cells, weigh_gradients
-from deepspec.storage.results import Saved
+from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
     from deepspec.layerwise.layers import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class MeanProducts(Saved):
+class MeanProducts(Result):
     """h_c ⊗ δ_{c,c'} beside g_{c,c'} for every cell, NaN where a cell is empty.
 
     Attributes

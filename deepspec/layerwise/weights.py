@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.storage.results import Saved
+from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
     from deepspec.layerwise.layers import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class WeightKnockout(Saved):
+class WeightKnockout(Result):
     """Singular values of W^l before and after its class part is knocked out, descending.
 
     Attributes

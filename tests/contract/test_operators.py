@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import deepspec
-from deepspec.attribution.hessian_claims import RelabelledResidual
+from deepspec.attribution.bulk_energy import RelabelledResidual
 from deepspec.attribution.knockouts import SchurComplement
 from deepspec.class_structure import parts
 from deepspec.class_structure.rows import GradientRows, RowsGram

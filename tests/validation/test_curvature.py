@@ -88,6 +88,19 @@ def test_cfac_must_be_nearer_than_kfac_and_than_its_null(
     assert "0.50/0.40/0.10" in verdict.finding
     assert (tmp_path / "curvature-net-spectra.png").stat().st_size > 1000
 
+    # A net of convolutions is reported, and decides nothing.
+    monkeypatch.setattr(
+        cfac_beats_kfac,
+        "moments",
+        lambda profile: {
+            "net": [{0: measured, EPOCHS: like(0.1, 0.4)}],
+            "convnet": [{0: measured, EPOCHS: like(0.4, 0.4)}],
+        },
+    )
+    verdict = cfac_beats_kfac.run("quick", None)
+    assert verdict.passed
+    assert "convnet, 60 epochs, KFAC/shuffled/CFAC by layer: 0.50/0.40/0.40" in verdict.finding
+
     # As near with shuffled labels, or as far as KFAC: not the classes' doing.
     with_moments(monkeypatch, measured, like(0.1, 0.1) if null else like(0.4, 1.0))
     assert not cfac_beats_kfac.run("quick", None).passed
