@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from deepspec.arguments import shown
 from deepspec.classifier.arguments import (
     as_flag,
     as_logit_memory,
@@ -28,11 +29,12 @@ from deepspec.classifier.checks import (
 )
 from deepspec.classifier.dependence import require_dependence
 from deepspec.classifier.device import available_device
+from deepspec.classifier.labels import INTEGERS
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import Patterns, parameter_space
 from deepspec.classifier.precision import lowest_precision
-from deepspec.classifier.remedies import explained
+from deepspec.classifier.remedies import explained, require_untouched
 from deepspec.classifier.row_layout import RowLayout, require_class_dim
 from deepspec.classifier.trees import move, pick
 from deepspec.classifier.weights import MeanOver, RowWeights, require_mean_over
@@ -71,7 +73,8 @@ class Problem:
     logit_memory
         Bytes beyond which nothing of the size of rows × C is kept.
     verify
-        Compare two passes, and derivatives with difference quotients, before any work.
+        Compare two passes, and derivatives with difference quotients, before any work: about six
+        vectors of θ in float64 for a moment, nine at the first product with the Hessian.
     logits, class_dim
         Where logits are in the output (a key, an index or a function), and C in them if not last.
     loss
@@ -117,7 +120,7 @@ class Problem:
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = reference.dtype if dtype is None else dtype
         if not isinstance(self.dtype, torch.dtype):
-            raise TypeError(f"expected a torch.dtype such as torch.float64, got {dtype!r}")
+            raise TypeError(f"expected a torch.dtype such as torch.float64, got {shown(dtype)}")
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"expected torch.float32 or torch.float64 to compute in, got {self.dtype}; pass "
@@ -132,18 +135,20 @@ class Problem:
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
         with torch.inference_mode(False):
             self._snapshot(model)
+            version = self.parameters._version
             self._rows = read_rows(
                 self._unread(), loss, num_classes, class_dim, weights, mean_over, self.logit_memory
             )
-            self._set_up(memory_budget, verify)
+            self._set_up(memory_budget, verify, version)
 
-    def _set_up(self, memory_budget: int | float, verify: bool) -> None:
+    def _set_up(self, memory_budget: int | float, verify: bool, version: int) -> None:
         rows = self._rows
         self.criterion, self.targets, self.weights = rows.criterion, rows.targets, rows.weights
         self.sequences = rows.sequences
         columns = rows.criterion.columns if rows.criterion.least_outputs == 1 else None
         self._layout = RowLayout(class_dim=self._layout.class_dim, columns=columns)
         _, function = next(self.functions())
+        require_untouched(function, version)
         #: What the rounding of products is of: the dtype, or what the model casts to inside.
         self.precision = lowest_precision(function)
         if verify:
@@ -470,12 +475,13 @@ class Problem:
 
     def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
         """e_y for each label, float64."""
-        if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
+        whole = isinstance(labels, Tensor) and labels.dtype in INTEGERS
+        if not whole or labels.ndim != 1:
             raise TypeError(
-                f"expected labels as an integer tensor of shape (b,), got {labels!r:.60}; for "
+                f"expected labels as an integer tensor of shape (b,), got {shown(labels)}; for "
                 "example problem.labels"
             )
-        return torch.nn.functional.one_hot(labels, self.num_classes).double()
+        return torch.nn.functional.one_hot(labels.long(), self.num_classes).double()
 
     def gradient(self) -> Float[Tensor, " p"]:
         """The gradient of the loss, Σ_i w_i J_iᵀ ∂ℓ/∂f_i."""

@@ -32,13 +32,13 @@ def trajectories(profile: Profile) -> list[History]:
         "grid": {
             "data": ["mnist1d"] if quick else ["mnist1d", "digits"],
             "net": [{"name": "mlp", "widths": [32, 32] if quick else [256, 256]}],
-            "per_class": [13, 26, 51] if quick else [13, 26, 51, 100],
+            "per_class": [13, 40] if quick else [13, 26, 51, 100],
             "learning_rate": [0.05] if quick else [0.1, 0.03, 0.01],
             "seed": [0, 1] if quick else [0, 1, 2],
         },
         "training": {
             "epochs": 60 if quick else 200,
-            "snapshots": [1, 3, 8, 22] if quick else "log:8",
+            "snapshots": [3, 15] if quick else "log:8",
         },
         "analysis": {"hessian": False, "steps": 40 if quick else 100},
     }

@@ -10,6 +10,7 @@ from deepspec.attribution.side_of_g import NothingThere
 from deepspec.attribution.split import SplitAttribution
 from deepspec.class_structure.array import ClassArray
 from deepspec.layerwise import Layer, Layers, MeanProducts, NeuralCollapse
+from deepspec.storage.display import Result
 
 #: The arrays of a layer, in the order of tables.
 ARRAYS = ("features", "errors", "gradients")
@@ -17,7 +18,7 @@ Split = Callable[[ClassArray, str, Path | None], SplitAttribution]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class LayerAttribution:
+class LayerAttribution(Result):
     """What was found in one layer.
 
     Attributes
@@ -47,9 +48,14 @@ class LayerAttribution:
     mean_products: MeanProducts | None
     notes: tuple[str, ...]
 
-    def __repr__(self) -> str:
-        found = [f"{name}: {getattr(self, name)}" for name in ARRAYS]
-        return f"LayerAttribution({self.kind}; " + "; ".join(found) + ")"
+    def _words(self) -> list[str]:
+        words = [f"{self.kind} from {self.width_in:,} to {self.width_out:,}"]
+        for name in ARRAYS:
+            split: SplitAttribution | None = getattr(self, name)
+            if split is not None:
+                held = [f.claim for f in split.findings if f.answer == "supported"]
+                words.append(f"{name}, supported: {', '.join(held) or 'nothing'}")
+        return [*words, *self.notes[:3]]
 
 
 def attribute_layers(

@@ -14,6 +14,7 @@ from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.downdate import knocked_out
 from deepspec.class_structure.gram import Gram, descending
 from deepspec.class_structure.parts import (
+    PARTS,
     BetweenClass,
     CellMeans,
     CrossClass,
@@ -236,14 +237,14 @@ def exactly(value: float) -> Estimate:
 
 
 def identity_residual(array: ClassArray, seed: int) -> float:
-    """‖(Σ parts − V) v‖/‖V v‖ for a random v of length d, each part multiplied by itself."""
+    """‖(Σ parts − V) v‖/‖V v‖ for a random v of length d: Dᵀ(Σ P − I) D v, each P by itself."""
     rows = array.rows
-    vector = torch.randn(rows.width, generator=stream(seed, "identity"))
-    vector = vector.to(rows.device, rows.dtype)
-    whole = array.second_moment @ vector
-    total = torch.zeros_like(whole)
-    for name, part in array.parts.items():
+    vector = torch.randn(rows.width, 1, generator=stream(seed, "identity"))
+    seen = rows.matmul(vector.to(rows.device, rows.dtype))
+    total = torch.zeros_like(seen, dtype=torch.float64)
+    for name in PARTS:
         if name != "global_mean":
-            total += part @ vector
+            total += array.projector(name).on_rows(seen)
+    whole, summed = rows.rmatmul(torch.cat([seen, total.to(seen.dtype)], dim=1)).T
     size = float(whole.norm())
-    return float((total - whole).norm()) / size if size else 0.0
+    return float((summed - whole).norm()) / size if size else 0.0

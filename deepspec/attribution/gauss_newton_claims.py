@@ -15,13 +15,9 @@ from deepspec.attribution.knockouts import (
     times,
     top_values,
 )
-from deepspec.attribution.measurement import (
-    Measured,
-    Measurement,
-    knock_out,
-    without_zero_pairs,
-)
+from deepspec.attribution.measurement import Measurement, without_zero_pairs
 from deepspec.attribution.nulls import shuffled_labels, without_random_subspace
+from deepspec.attribution.removal import Measured, knock_out
 from deepspec.attribution.seeding import stream
 from deepspec.attribution.verdicts import Finding, judge
 from deepspec.class_structure.cells import Cells

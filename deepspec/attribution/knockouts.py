@@ -13,6 +13,7 @@ are exact (:meth:`deepspec.ClassArray.knock_out`); here is what they take where 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,9 @@ class Knockout(Result, Tabular):
         return words
 
     def _table(self) -> Table:
-        return {"subtracted": self.subtracted, "projected": self.projected}
+        both = {"subtracted": self.subtracted.tolist(), "projected": self.projected.tolist()}
+        length = max(map(len, both.values()))
+        return {how: v + [math.nan] * (length - len(v)) for how, v in both.items()}
 
 
 class SchurComplement(SymmetricOperator):

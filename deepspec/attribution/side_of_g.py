@@ -16,9 +16,10 @@ from deepspec.attribution.decomposition import (
 )
 from deepspec.attribution.gauss_newton_claims import above, judge_claims
 from deepspec.attribution.knockouts import Knockout
-from deepspec.attribution.measurement import Measurement, knock_out, with_outliers
+from deepspec.attribution.measurement import Measurement, with_outliers
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers, predict_outliers
+from deepspec.attribution.removal import knock_out
 from deepspec.attribution.spectra import (
     Spectrum,
     exact_spectrum_of,

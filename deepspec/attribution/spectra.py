@@ -29,7 +29,7 @@ class Spectrum(Result, Tabular, Drawable):
     method
         "exact" or "Lanczos": what the marks are.
     top
-        The largest eigenvalues, descending, each certain.
+        The largest eigenvalues, descending, each certain; none where none was looked for.
     nodes, counts
         Marks for all eigenvalues but the ``top``: Σ counts = dimension − len(top). Exact ones
         count 1 each; those of Lanczos are Gauss nodes, each for a whole neighbourhood.

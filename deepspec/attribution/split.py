@@ -56,7 +56,8 @@ class SplitAttribution(Result, Tabular, Drawable):
     spectra
         "G", "G − G_class" and so on, then "Hess", "G" and "E" in parameter space.
     hessian_projected
-        The top eigenvalues of Hess with G's top C eigenvectors projected out.
+        The top eigenvalues of Hess with G's top C eigenvectors projected out; upper bounds of them
+        where these tell that the outliers are gone.
     findings, alignment, predicted, layout, means
         Verdicts; angles; predicted outliers; two-way layout; the map's Gram matrix (None where
         there are too many cells).

@@ -13,13 +13,13 @@ from torch import Tensor
 from deepspec.attribution.spectra import Spectrum
 from deepspec.attribution.split import MeansMap
 from deepspec.class_structure.two_way import TwoWayLayout
-from deepspec.storage.results import Saved
+from deepspec.storage.display import Result
 
 FLOOR = 1e-5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class SnapshotSpectra(Saved):
+class SnapshotSpectra(Result):
     """What a net is like after some epoch of its training, on its training data.
 
     Attributes
@@ -72,12 +72,15 @@ class SnapshotSpectra(Saved):
     layout: TwoWayLayout | None
     means: MeansMap | None
 
-    def __repr__(self) -> str:
-        return (
-            f"SnapshotSpectra(epoch {self.epoch}, n = {self.samples:,}, p = {self.parameters:,}, "
-            f"error {self.error_rate:.1%}, tr G {self.trace:.3g}, G_cross "
-            f"{self.separation:+.2f} decades from G_within)"
-        )
+    def _words(self) -> list[str]:
+        return [
+            f"epoch {self.epoch}",
+            f"n = {self.samples:,}",
+            f"p = {self.parameters:,}",
+            f"error {self.error_rate:.1%}",
+            f"tr G {self.trace:.3g}",
+            f"G_cross {self.separation:+.2f} decades from G_within",
+        ]
 
     @property
     def separation(self) -> float:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from deepspec.dynamics.snapshot_spectra import SnapshotSpectra
-from deepspec.storage.results import Saved
+from deepspec.storage.display import Result, Table, Tabular
 
 Trajectories = Mapping[tuple[int, int], Sequence[SnapshotSpectra]]
 """By (n per class, seed), each by epoch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverSeeds:
+@dataclass(frozen=True, repr=False, kw_only=True)
+class OverSeeds(Result):
     """A number with its standard error over seeds; NaN where there is one seed, or none.
 
     >>> OverSeeds.of([1.0, 3.0])
@@ -55,8 +55,8 @@ class OverSeeds:
         return 1 if self.mean > 0 else -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trends(Saved):
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Trends(Result, Tabular):
     """What Papyan (2018, 2019, 2020) describe of training and sample size, measured.
 
     Attributes
@@ -91,8 +91,20 @@ class Trends(Saved):
     kink: dict[int, OverSeeds]
     overtaking: dict[int, OverSeeds]
 
-    def __repr__(self) -> str:
-        return "\n".join(self.lines())
+    def _words(self) -> list[str]:
+        return self.lines()
+
+    def _table(self) -> Table:
+        rows = [
+            (f.name, key, one) for f in fields(self) for key, one in getattr(self, f.name).items()
+        ]
+        return {
+            "trend": [name for name, _, _ in rows],
+            "at": [key for _, key, _ in rows],
+            "mean": [one.mean for _, _, one in rows],
+            "standard_error": [one.standard_error for _, _, one in rows],
+            "seeds": [one.seeds for _, _, one in rows],
+        }
 
     def lines(self) -> list[str]:
         """One line a trend and n, or epoch."""
@@ -101,7 +113,7 @@ class Trends(Saved):
             ("distance of G_cross from G_within, per decade of epochs", "with_epoch", "n"),
             ("distance of G_cross from G_within, per decade of n", "with_samples", "e"),
             (
-                "mean of G_cross over that of G_within, per decade of epochs",
+                "means of G_cross over G_within, per decade of epochs",
                 "means_with_epoch",
                 "n",
             ),

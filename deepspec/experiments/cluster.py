@@ -150,8 +150,10 @@ def engine(workers: int, scheduler: str | None, *, gpu: bool) -> Iterator[Engine
 
     resources = {"GPU": 1.0} if gpu else {}
     with contextlib.ExitStack() as stack:
-        # Word of it comes from here, in one line.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        # Word of it comes from here, in one line. Dask gives its loggers levels of their own.
+        for name in logging.root.manager.loggerDict:
+            if name.split(".")[0] == "distributed":
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         if scheduler is None:
             cluster: Any = stack.enter_context(
                 LocalCluster(

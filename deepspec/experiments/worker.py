@@ -151,7 +151,7 @@ def build(settings: Mapping[str, Any], split: Split) -> torch.nn.Module:
 def problem_of(model: torch.nn.Module, data: Any, device: str = "cpu") -> Problem:
     """A Problem whose products are computed the same way every time, whatever is faster today."""
     problem = Problem(model, data, device=device, memory_budget=0)
-    problem.plan = dict(FIXED)
+    problem.plan = {**problem.plan, **FIXED}
     return problem
 
 

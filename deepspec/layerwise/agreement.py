@@ -19,15 +19,16 @@ from deepspec.layerwise.blocks import (
     in_whole,
     merged,
 )
-from deepspec.layerwise.layers import Layer, Layers
-from deepspec.storage.results import Saved
+from deepspec.layerwise.layer import Layer
+from deepspec.layerwise.layers import Layers
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 BLOCKS = "block_diagonal"
 MEASURES = ("log_ratio_top", "log_ratio_next", "relative_error", "overlap", "trace_ratio")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Agreement(Saved):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Agreement(Result):
     """How near a matrix K is to the true one, A.
 
     Attributes
@@ -54,13 +55,12 @@ class Agreement(Saved):
     overlap: float
     trace_ratio: float
 
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={getattr(self, name):.3g}" for name in MEASURES)
-        return f"Agreement({shown})"
+    def _words(self) -> list[str]:
+        return [f"{name} {getattr(self, name):.3g}" for name in MEASURES]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockAgreement(Saved):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class BlockAgreement(Result, Tabular):
     """All approximations of one matrix: a layer's G^l, or G.
 
     Attributes
@@ -90,14 +90,22 @@ class BlockAgreement(Saved):
         """λ₁(K)/λ₁(A)."""
         return float(self[kind].eigenvalues[0] / self.eigenvalues[0])
 
-    def __repr__(self) -> str:
-        lines = [f"{self.name}, {self.parameters:,} parameters:"]
-        lines += [f"  {kind}: {found!r}" for kind, found in self.by_approximation.items()]
-        return "\n".join(lines)
+    def _words(self) -> list[str]:
+        errors = [f"{kind} {k.relative_error:.3g}" for kind, k in self.by_approximation.items()]
+        return [
+            self.name,
+            f"{self.parameters:,} parameters",
+            f"relative errors: {', '.join(errors)}",
+        ]
+
+    def _table(self) -> Table:
+        found = self.by_approximation
+        columns = {name: [getattr(k, name) for k in found.values()] for name in MEASURES}
+        return {"approximation": list(found), **columns}
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurvatureAgreement(Saved):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CurvatureAgreement(Result, Tabular, Drawable):
     """Kronecker approximations beside exact curvature: of each layer, and of the whole net.
 
     Attributes
@@ -125,12 +133,28 @@ class CurvatureAgreement(Saved):
         kinds = self.layers[0].by_approximation
         return {kind: [getattr(layer[kind], measure) for layer in self.layers] for kind in kinds}
 
-    def __repr__(self) -> str:
-        lines = ["mean |log ratio| of the top C, first to last layer:"]
-        for kind, values in self.by_depth("log_ratio_top").items():
-            lines.append(f"  {kind}: {', '.join(f'{value:.2f}' for value in values)}")
-        lines += [f"of the whole: {self.whole[BLOCKS]!r} if exact in blocks"]
-        return "\n".join(lines)
+    def _words(self) -> list[str]:
+        depth = self.by_depth("log_ratio_top")
+        words = [f"{len(self.layers)} layers"]
+        words += [f"|log ratio| of the top C, {kind}: {_list(v)}" for kind, v in depth.items()]
+        exact = self.whole[BLOCKS]
+        return [*words, f"G, exact blocks: relative error {exact.relative_error:.2f}"]
+
+    def _table(self) -> Table:
+        blocks = (*self.layers, self.whole)
+        rows = [(block.name, kind) for block in blocks for kind in block.by_approximation]
+        every = [k for block in blocks for k in block.by_approximation.values()]
+        columns = {name: [getattr(k, name) for k in every] for name in MEASURES}
+        return {
+            "block": [name for name, _ in rows],
+            "approximation": [kind for _, kind in rows],
+            **columns,
+        }
+
+
+def _list(values: Sequence[float]) -> str:
+    shown = [f"{value:.2f}" for value in values]
+    return ", ".join(shown if len(shown) <= 8 else [*shown[:4], "…", *shown[-3:]])
 
 
 def curvature_agreement(
@@ -138,11 +162,11 @@ def curvature_agreement(
 ) -> CurvatureAgreement:
     """How well Kronecker approximations agree with exact curvature, layer by layer and as a whole.
 
-    KFAC, CFAC, EKFAC and KFOC against G^l, and their block-diagonals against G. Everything is exact: norms and inner products come from Gram matrices of gradients and from
-    the factors, and no matrix on parameters is formed. ‖G − blkdiag(K^l)‖² is
-    ‖G‖² − 2 Σ⟨G^l, K^l⟩ + Σ‖K^l‖². In the block-diagonals normalisations and convolutions in
-    groups, which have no Kronecker approximation, keep their exact block; parameters that are in
-    no layer have none.
+    KFAC, CFAC, EKFAC and KFOC against G^l, and their block-diagonals against G. Everything is
+    exact: norms and inner products come from Gram matrices of gradients and from the factors, and
+    no matrix on parameters is formed. ‖G − blkdiag(K^l)‖² is ‖G‖² − 2 Σ⟨G^l, K^l⟩ + Σ‖K^l‖². In
+    the block-diagonals normalisations and convolutions in groups, which have no Kronecker
+    approximation, keep their exact block; parameters that are in no layer have none.
 
     Parameters
     ----------

@@ -1,8 +1,4 @@
-"""Every figure of the three papers that shows data: its name, how it is drawn, what to look for.
-
-Figures by layers (Papyan 2020, Figs. 7–13) belong here too: an entry more in :data:`FIGURES`, drawn
-from ``Source.problems``.
-"""
+"""Every figure of the three papers that shows data: its name, how it is drawn, what to look for."""
 
 from __future__ import annotations
 
@@ -11,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
 from deepspec.krylov import fit_power_law, log_spectral_density, spectral_density
 from deepspec.operators import MatrixOperator, Residual
+from deepspec.report import layer_figures
+from deepspec.report.drawn import Drawn
 from deepspec.report.dynamics import error_figure
 from deepspec.report.plots import dynamics, hessian_and_its_summands, log_spectrum_of_g, methods
 from deepspec.report.plots import trends as trend_plots
@@ -24,15 +21,6 @@ from deepspec.report.source import STEPS, Source
 from deepspec.zoo.libraries import unknown
 
 SYNTHETIC = 400
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A figure, and whether what it should show is there; None where that is for the eye."""
-
-    figure: Figure
-    there: bool | None
-    found: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +269,48 @@ FIGURES: dict[str, PaperFigure] = {
             "Training errors",
             "the error stops falling steeply where tr G has its peak",
             _errors,
+        ),
+        (
+            "jmlr2020-7",
+            "Features knocked out, by layer",
+            "in deep layers the C outliers go with the class means, and little else",
+            layer_figures.features_knocked_out,
+        ),
+        (
+            "jmlr2020-8",
+            "Screes of features, by layer",
+            "C outliers, those of the class means, grow out of the bulk with depth",
+            layer_figures.features_screes,
+        ),
+        (
+            "jmlr2020-9",
+            "Errors knocked out, by layer",
+            "the C outliers go with the class means",
+            layer_figures.errors_knocked_out,
+        ),
+        (
+            "jmlr2020-10",
+            "Screes of errors, by layer",
+            "outliers at the eigenvalues of class and cross-class means",
+            layer_figures.errors_screes,
+        ),
+        (
+            "jmlr2020-11",
+            "KFAC and CFAC beside G, by depth",
+            "outliers of CFAC align with those of G, those of KFAC do not",
+            layer_figures.approximations_by_depth,
+        ),
+        (
+            "jmlr2020-12",
+            "Spectra of KFAC, CFAC and G, by layer",
+            "CFAC follows G closer than KFAC, the more so in deep layers",
+            layer_figures.approximations,
+        ),
+        (
+            "jmlr2020-13",
+            "Weights knocked out, by layer",
+            "C outliers of W go with its class part, where training has come to rest",
+            layer_figures.weights_knocked_out,
         ),
         ("arxiv2018-9 jmlr2020-14", "Hess without deflation", _PLAIN, _undeflated),
         ("arxiv2018-8 jmlr2020-15", "Synthetic data", _CHECK, _synthetic),

@@ -16,7 +16,7 @@ from deepspec.operators import Hessian
 from deepspec.problem import Problem
 from deepspec.report.dynamics import History
 
-STEPS = 100
+STEPS, DRAWS = 100, 4
 
 
 class Source:
@@ -71,7 +71,7 @@ class Source:
         known = self.run.claims
         if known:
             return known[max(known)]
-        return attribute(self.problems["train"], draws=4, steps=STEPS, seed=self.run.seed).train
+        return attribute(self.problems["train"], draws=DRAWS, steps=STEPS, seed=self.run.seed).train
 
     def pairs(self, split: str = "train") -> Eigenpairs:
         """The top C of Hess."""

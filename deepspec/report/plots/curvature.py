@@ -33,12 +33,19 @@ def curvature_by_depth(found: CurvatureAgreement) -> Figure:
     )
     for panel, (measure, unit, title) in zip(axes[0], measures, strict=True):
         values = found.by_depth(measure)
-        _lines(panel, values, np.arange(1, len(found.layers) + 1))
-        panel.set(ylabel=unit, title=title, xlabel="layer, from the input")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        draw_by_depth(panel, values)
+        panel.set(ylabel=unit, title=title)
         panel.set_ylim(0, 1.03 if measure == "overlap" else None)
     _legend(figure, axes[0][0])
     return figure
+
+
+def draw_by_depth(panel: Axes, values: Mapping[str, Sequence[float]]) -> None:
+    """One line an approximation, one place a layer."""
+    layers = len(next(iter(values.values())))
+    _lines(panel, values, np.arange(1, layers + 1))
+    panel.set_xlabel("layer, from the input")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 @styled

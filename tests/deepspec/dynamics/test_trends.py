@@ -21,7 +21,15 @@ from deepspec.dynamics.trends import (
 
 
 def layout(by_class: float, by_cross: float) -> TwoWayLayout:
-    return TwoWayLayout(0.0, 0.0, by_class, by_cross, 0.0, 0.0, 1.0)
+    return TwoWayLayout(
+        class_alone=0.0,
+        cross_class_alone=0.0,
+        by_class=by_class,
+        by_cross_class=by_cross,
+        shared=0.0,
+        interaction=0.0,
+        total=1.0,
+    )
 
 
 def moment(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib import pyplot
 from torch import Tensor
 
 from deepspec import Problem
@@ -170,9 +171,18 @@ def test_a_result_is_saved_and_says_what_it_is(tmp_path: Path) -> None:
     again = CurvatureAgreement.load(tmp_path / "result")
     assert again.by_depth("overlap") == found.by_depth("overlap")
     assert torch.equal(again.whole.eigenvalues, found.whole.eigenvalues)
-    for shown in (repr(found), repr(found.whole), repr(found.layers[0])):
+    for shown in (repr(found), repr(found.whole), repr(found.layers[0]["kfac"])):
         assert len(shown.splitlines()) <= 10
-    assert repr(found.layers[0]).startswith("0, 30 parameters:\n  kfac: Agreement(log_ratio_top=")
+    assert repr(found.layers[0]).startswith("BlockAgreement(")
+    assert "0, 30 parameters" in " ".join(repr(found.layers[0]).split())
+    table = found._table()
+    assert table["block"][0] == "0"
+    assert table["block"][-1] == "G"
+    assert {len(column) for column in table.values()} == {len(found.layers) * 4 + 5}
+    assert found.whole._table()["approximation"] == [BLOCKS, *APPROXIMATIONS]
+    axes = found.plot()
+    assert [line.get_label() for line in axes.lines] == ["KFAC", "CFAC", "EKFAC", "KFOC"]
+    pyplot.close(axes.figure)
 
 
 @pytest.mark.parametrize("name", ["transposed", "signal", "attention", "language", "grouped"])

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov import NotConverged, top_eigenpairs
-from deepspec.layerwise.kfac import kfac
+from deepspec.layerwise.one_product import kfac
 from deepspec.layerwise.records import Shared
 from deepspec.layerwise.sides import (
     Batches,
@@ -17,6 +17,7 @@ from deepspec.layerwise.sides import (
     with_ones,
 )
 from deepspec.operators import KroneckerProduct, SymmetricOperator
+from deepspec.seeds import Seed
 
 
 class RearrangedSquare(SymmetricOperator):
@@ -90,7 +91,7 @@ def kfoc(
     *,
     bias: bool = False,
     tolerance: float = 1e-8,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> KroneckerProduct:
     """The B ⊗ A nearest to G^l in Frobenius norm: the top singular pair of its rearrangement.
 
@@ -100,7 +101,7 @@ def kfoc(
     Parameters
     ----------
     batches, bias
-        As in :func:`~deepspec.layerwise.kfac.kfac`.
+        As in :func:`~deepspec.layerwise.one_product.kfac`.
     shared
         Of the KFAC that the search starts from; the result does not depend on it.
     tolerance
