@@ -49,74 +49,43 @@ LOGIT_MEMORY = 2**28
 class Problem:
     """A trained net and the labelled data that its spectra are of.
 
-    Its outputs f(θ) ∈ R^(R×C) on R labelled rows, and products with ∂f/∂θ.
-
-    A row is what has a label: a sample, a token, a pixel. The loss is Σ_i w_i ℓ(f_i, t_i) with
-    weights that are those of all rows together, however batches are cut; by default cross-entropy
-    and its mean. The parameters are copied when the problem is made: training on does not change
-    it, and the caller's modules, flags, buffers and gradients stay as they are. The model is
-    evaluated in eval mode.
+    A row is what has a label: a sample, a token, a pixel. The loss is Σ_i w_i ℓ(f_i, t_i) over all
+    rows, however batches are cut; by default the mean cross-entropy. θ is copied: the caller's
+    modules, flags, buffers and gradients stay as they are. The model is evaluated in eval mode.
 
     Parameters
     ----------
     model
-        Maps a batch of inputs to logits (batch, …, C), as a tensor or as ``output.logits``.
-        Compiled models are taken as they were before ``torch.compile``.
+        Maps a batch of inputs to outputs (batch, …, C), a tensor or ``output.logits``.
     data
-        ``(X, y)`` tensors or arrays, a Dataset or list of samples, or a DataLoader that does not
-        shuffle; see :class:`deepspec.classifier.batches.Batches`. Labels are class indices of the
-        logits' shape without C, or soft ones (probabilities) of their whole shape.
+        ``(X, y)``, a Dataset or list of samples, or a DataLoader that does not shuffle; see
+        :class:`deepspec.classifier.batches.Batches`. Labels are classes, or probabilities of them.
     num_classes
-        C, to check the model against; by default what the model returns.
+        C, to check the model against.
     batch_size
-        Samples processed at a time (a DataLoader brings its own). The results do not depend
-        on it; memory does.
+        Samples at a time (a DataLoader brings its own); results do not depend on it.
     dtype, device
         Where and in which precision to compute; by default as the model's parameters are.
-    select
-        ``select(name, parameter)`` says which trainable parameters θ contains; default all.
-    parameters
-        The same by names: a glob or several such as ``"transformer.h.*.attn.*"``, or regular
-        expressions, compiled or as ``"re:..."``. Frozen parameters are never in θ.
+    select, parameters
+        What θ contains: ``select(name, parameter)``, or globs and regular expressions (``"re:…"``).
     memory_budget
         What may be kept between products: bytes (int) or a share of the free memory (float).
-        With 0 only one batch's graph exists at a time. Results agree to rounding.
     logit_memory
-        Bytes that arrays of rows × classes may take; beyond it nothing of that size is kept, and
-        logits are computed batch by batch where they are needed.
+        Bytes beyond which nothing of the size of rows × C is kept.
     verify
-        Compare two passes over the data, and forward with reverse mode, and see that the logits
-        depend on every tensor of θ, before any work. The check against difference quotients, in
-        float64 on three rows, holds about six vectors of θ for a moment (nine at the first product
-        with the Hessian); a product itself holds two or three.
-    logits
-        Where the logits are in what the model returns, if neither that itself nor ``.logits``: a
-        key, an index, or a function of the output.
-    class_dim
-        The dimension of the logits that holds the classes: 1 for (batch, C, height, width); by
-        default the last. It is never guessed.
+        Compare two passes, and derivatives with difference quotients, before any work: about six
+        vectors of θ in float64 for a moment, nine at the first product with the Hessian.
+    logits, class_dim
+        Where logits are in the output (a key, an index or a function), and C in them if not last.
     loss
-        ``torch.nn.CrossEntropyLoss``, with its ``weight``, ``ignore_index`` and
-        ``label_smoothing``; ``MSELoss``; ``BCEWithLogitsLoss``; or a
-        :class:`deepspec.losses.Loss` of one's own. By default cross-entropy. Rows to be ignored
-        do not count, and matrices are those of PyTorch's mean.
-    row_weights
-        How much rows count beside that, at least 0: a tensor of the labels' shape, or a list of
-        one for each batch. They are normalised.
-    mean_over
-        "rows", all alike, or "sequences": the mean over samples of the mean over each one's rows.
+        A loss of PyTorch's that takes means, or a :class:`deepspec.losses.Loss` of one's own.
+    row_weights, mean_over
+        Weights of the labels' shape (a tensor, or a list by batch); or "sequences": means of means.
 
     >>> model = nn.Linear(2, 3)
     >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
     >>> problem.size, problem.num_rows, problem.num_classes
     (9, 5, 3)
-
-    Raises
-    ------
-    ValueError
-        On anything that would make the spectra wrong: see :mod:`deepspec.classifier.checks`.
-    TypeError
-        If the data are in none of the accepted forms.
     """
 
     def __init__(

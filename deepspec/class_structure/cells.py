@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from deepspec.arguments import is_one_of, shown
@@ -125,6 +125,12 @@ class Cells:
         """The number of the cell of each (i, c'), row by row; where classes are grouped."""
         assert self.columns is not None
         return (self.labels[:, None] * self.weights.shape[1] + self.columns).flatten()
+
+    def at_rows(self, table: Shaped[Tensor, "C K"]) -> Shaped[Tensor, "n K"]:
+        """What a table of the cells has for the cell of each (i, c')."""
+        if self.columns is None:
+            return table[self.labels]
+        return table.flatten()[self.places_of_rows].view(self.share.shape)
 
     def by_class(
         self, entries: Float[Tensor, "n K"], chosen: Bool[Tensor, " C"]

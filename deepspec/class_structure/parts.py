@@ -94,7 +94,7 @@ class BetweenClass(MeanPart):
     def basis(self) -> Float[Tensor, "m r"]:
         """The directions of the class means v_c, one for each class that has any."""
         root = self.cells.root_row_share
-        entries = self.cells.root_share * root[self.cells.labels]
+        entries = self.cells.root_share * self.cells.at_rows(root)
         return self.cells.by_class(entries, (root > 0).any(dim=1))
 
 
@@ -131,7 +131,7 @@ class OwnClass(MeanPart):
     @cached_property
     def basis(self) -> Float[Tensor, "m r"]:
         """The directions of the own-class means v_{c,c}."""
-        entries = self.cells.root_share * self.cells.own[self.cells.labels]
+        entries = self.cells.root_share * self.cells.at_rows(self.cells.own)
         return self.cells.by_class(entries, (self.cells.occupied & self.cells.own).any(dim=1))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from deepspec.class_structure.cells import (
@@ -47,6 +47,9 @@ class StreamedCells(Cells):
         raise MemoryError(_too_many(self.problem))
 
     def combination(self, cells: Float[Tensor, "C K k"]) -> Float[Tensor, "m k"]:
+        raise MemoryError(_too_many(self.problem))
+
+    def at_rows(self, table: Shaped[Tensor, "C K"]) -> Shaped[Tensor, "n K"]:
         raise MemoryError(_too_many(self.problem))
 
     def of_rows(

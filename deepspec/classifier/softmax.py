@@ -49,6 +49,24 @@ def mean_minus_each_transposed(
     return result.scatter(1, place, p.gather(1, top) * others - doubt * of_top)
 
 
+def covariance_times(
+    probabilities: Float[Tensor, "b C"], columns: Float[Tensor, "b C k"]
+) -> Float[Tensor, "b C k"]:
+    """(diag p_i − p_i p_iᵀ) u_i = p_c (u_c − ⟨p, u⟩), with few passes over memory.
+
+    As in :func:`mean_minus_each`, u is taken from the most probable class first.
+
+    >>> import torch
+    >>> p = torch.tensor([[1.0, 1e-30]])
+    >>> covariance_times(p, torch.tensor([[[3.0], [5.0]]]))[0, :, 0]
+    tensor([-2.0000e-30,  2.0000e-30])
+    """
+    top = probabilities.argmax(dim=1)[:, None, None].expand(-1, 1, columns.shape[2])
+    beyond = columns - columns.gather(1, top)
+    mean = torch.bmm(probabilities[:, None], beyond)
+    return beyond.sub_(mean).mul_(probabilities[:, :, None])
+
+
 def softmax_residual(
     probabilities: Float[Tensor, "b C"], targets: Float[Tensor, "b C"]
 ) -> Float[Tensor, "b C"]:

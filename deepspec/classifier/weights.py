@@ -64,7 +64,7 @@ class RowWeights:
                 "labels' shape, all samples in order"
             )
         weights = torch.stack(found)
-        bad = ~(torch.isfinite(weights) & (weights >= 0)).flatten(1).all(dim=1)
+        bad = ~(torch.isfinite(weights) & (weights >= 0)).reshape(len(weights), -1).all(dim=1)
         if bool(bad.any()):
             raise ValueError(
                 "expected row_weights that are finite and at least 0, got "

@@ -1,5 +1,6 @@
 """The command line: `deepspec`, or `python -m deepspec`."""
 
+from deepspec.cli.block_table import blocks
 from deepspec.cli.commands import app
 from deepspec.cli.dynamics import dynamics_command
 from deepspec.cli.exploring import explore
@@ -13,5 +14,6 @@ app.command(name="sweep")(sweep_command)
 app.command(name="dynamics")(dynamics_command)
 app.command(name="figure")(figure_command)
 app.command()(explore)
+app.command()(blocks)
 
 __all__ = ["app"]

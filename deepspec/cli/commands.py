@@ -22,7 +22,7 @@ from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.groups import frequent_classes
-from deepspec.cli.block_table import Parameters, blocks
+from deepspec.cli.block_table import Parameters
 from deepspec.cli.errors import OneLineErrors
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.problem import LOGIT_MEMORY
@@ -34,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which part of a trained classifier's spectrum has which cause.",
 )
-app.command()(blocks)
 
 
 class Precision(StrEnum):

@@ -3,6 +3,7 @@
 - ``eigenpairs.py``, ``extremes.py``: a few eigenvalues; ``outliers.py``: how many stand apart.
 - ``density.py``, ``log_density.py``, ``joined.py``: all of them as a density (SLQ), with bands.
 - ``quadrature.py``, ``tridiagonal.py``: what Lanczos runs leave, which densities are drawn from.
+- ``blocks.py``: the spectra of all diagonal blocks in one table.
 - ``power_law.py``: a fit to a density; ``baselines``: the papers' other ways, to compare with.
 """
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from deepspec.classifier.labels import class_indices
 from deepspec.classifier.softmax import (
+    covariance_times,
     mean_minus_each,
     mean_minus_each_transposed,
     softmax_residual,
@@ -117,7 +118,7 @@ class CrossEntropy(Loss):
     def hessian(
         self, state: Float[Tensor, "b C"], targets: Tensor, columns: Float[Tensor, "b C k"]
     ) -> Float[Tensor, "b C k"]:
-        return -state[:, :, None] * mean_minus_each(state, columns)
+        return covariance_times(state, columns)
 
     def root(
         self, state: Float[Tensor, "b C"], targets: Tensor, amounts: Float[Tensor, "b C k"]

@@ -102,6 +102,8 @@ class DataRows:
             return False
         if mask is not None:
             found = found[mask.flatten()]
+        if found.dtype != self.targets.dtype:
+            found = self.criterion.prepared(found, self.num_classes, self.targets.dtype)
         return torch.equal(found, self.targets[rows])
 
 
