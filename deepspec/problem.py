@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from deepspec.classifier.arguments import (
     as_flag,
@@ -29,7 +31,9 @@ from deepspec.classifier.parameters import parameter_space
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.classifier.trees import move
+from deepspec.engine.distributed import as_group
 from deepspec.engine.engine import Engine, refuse_autocast
+from deepspec.engine.sharing import refuse_own_shares, share, take_from_first
 
 
 class Problem:
@@ -65,6 +69,13 @@ class Problem:
     logits
         Where the logits are in what the model returns, if neither that itself nor ``.logits``: a
         key, an index, or a function of the output.
+    group
+        A process group of ``torch.distributed`` that the samples are spread over
+        (docs/distribution.md). Every rank makes the same problem and the same calls, and gets the
+        same results; θ is taken from the first rank. Shares are whole batches: with fewer batches
+        than ranks some have nothing to do.
+    sharded
+        That ``data`` are this rank's own samples, the first rank's coming first, rather than all.
 
     >>> model = nn.Linear(2, 3)
     >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
@@ -92,6 +103,8 @@ class Problem:
         memory_budget: int | float = 0.25,
         verify: bool = True,
         logits: Where = None,
+        group: ProcessGroup | None = None,
+        sharded: bool = False,
     ) -> None:
         memory_budget = as_memory_budget(memory_budget)
         num_classes = as_num_classes(num_classes)
@@ -111,7 +124,10 @@ class Problem:
         self.device = available_device(device, reference.device)
         self._model, self._where = model, logits
         refuse_autocast(self.device)
-        self._batches = Batches(data, batch_size)
+        self.group = as_group(group, self.device)
+        refuse_own_shares(data, self.group)
+        self._batches = self.group.together(lambda: Batches(data, batch_size))
+        self._shares = None if self.group.alone else share(self._batches, self.group, sharded)
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
         with torch.inference_mode(False):
             self._set_up(model, num_classes, memory_budget, verify)
@@ -120,23 +136,38 @@ class Problem:
         self, model: nn.Module, num_classes: int | None, memory_budget: int | float, verify: bool
     ) -> None:
         self._snapshot(model)
-        self.logits, self.labels = logits_and_labels(self._labelled(), num_classes)
-        if verify:
-            require_repeatable(self._labelled(), self.logits, self.labels, self.dtype)
+        take_from_first(self.group, {"θ": self.parameters, **self._constants})
+        mine = self.group.together(lambda: self._evaluated(num_classes, verify))
+        self.logits, self.labels = map(self.group.joined, mine or (None, None))
         self.engine = Engine(
-            self.functions,
+            self._own_functions,
             self.space,
             self.num_classes,
             self.dtype,
             self.device,
             memory_budget,
             self._halve,
+            self._first_function,
+            self.group,
+            self._shares,
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            _, function = next(self.functions())
-            explained(self.engine.forward_mode, "differentiated", function)
-            require_dependence(function for _, function in self.functions())
+            explained(self.engine.forward_mode, "differentiated", self._first_function())
+            first, group = () if self.group.alone else (self._first_function(),), self.group
+            require_dependence(
+                chain(first, (function for _, function in self._own_functions())),
+                lambda missing: set.intersection(*map(set, group.values(sorted(missing)))),
+            )
+
+    def _evaluated(self, num_classes: int | None, verify: bool) -> tuple[Tensor, Tensor] | None:
+        """Logits and labels of this rank's samples, checked; ``None`` where it has none."""
+        if self._shares is not None and not self._shares.mine:
+            return None
+        logits, labels = logits_and_labels(self._labelled(), num_classes)
+        if verify:
+            require_repeatable(self._labelled(), logits, labels, self.dtype)
+        return logits, labels
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -159,29 +190,52 @@ class Problem:
         }
 
     def _labelled(self) -> Iterator[tuple[LogitFunction, Tensor]]:
-        """A pass over the data: each batch's logit function and labels."""
-        first = 0
-        for number, (inputs, labels) in enumerate(self._batches):
-            function = LogitFunction(
-                self._model,
-                self.space,
-                self._parameters,
-                self._constants,
-                move(inputs, self.device, self.dtype),
-                len(labels),
-                logits=self._where,
-                first=first,
-                number=number,
-            )
-            yield function, labels.to(self.device)
+        """A pass over this rank's data: each batch's logit function and labels."""
+        shares = self._shares
+        first = 0 if shares is None else shares.rows[shares.rank].start
+        start = 0 if shares is None else shares.mine.start
+        for number, (inputs, labels) in enumerate(self._batches, start):
+            yield self._function(inputs, len(labels), first, number), labels.to(self.device)
             first += len(labels)
 
+    def _function(self, inputs: Any, samples: int, first: int, number: int) -> LogitFunction:
+        return LogitFunction(
+            self._model,
+            self.space,
+            self._parameters,
+            self._constants,
+            move(inputs, self.device, self.dtype),
+            samples,
+            logits=self._where,
+            first=first,
+            number=number,
+        )
+
+    def _first_function(self) -> LogitFunction:
+        """The first batch of all the data; of data brought by each rank, its own first."""
+        first = self._batches.first()
+        assert first is not None
+        return self._function(first[0], len(first[1]), 0, 0)
+
     def functions(self) -> Iterator[tuple[slice, LogitFunction]]:
-        """A pass over the data: each batch's rows, and its logits as a function of θ."""
-        start = 0
+        """A pass over the data: each batch's rows, and its logits as a function of θ.
+
+        Raises
+        ------
+        RuntimeError
+            If the data are spread over several processes, each of which has only some.
+        """
+        if not self.group.alone:
+            raise RuntimeError(
+                f"expected a problem of one process, got one of {self.group.size}, and what was "
+                "asked for is not done by several; make the problem without group="
+            )
+        return self._own_functions()
+
+    def _own_functions(self) -> Iterator[tuple[slice, LogitFunction]]:
+        """A pass over this rank's batches."""
         for function, labels in self._labelled():
-            yield slice(start, start + len(labels)), function
-            start += len(labels)
+            yield slice(function.first, function.first + len(labels)), function
 
     def _halve(self) -> bool:
         largest = self._batches.limit or max(f.samples for _, f in self.functions())
@@ -197,7 +251,7 @@ class Problem:
 
         Assign a plan of the same problem to make the same choices again, bit for bit.
         """
-        return self.engine.autotuner.plan
+        return self.engine.plan()
 
     @plan.setter
     def plan(self, plan: dict[str, str | int]) -> None:

@@ -114,6 +114,20 @@ def test_only_pictures_import_matplotlib(package: str) -> None:
             assert "matplotlib" not in {name.split(".")[0] for name in imported(path)}, path
 
 
+def test_only_the_engine_speaks_to_other_processes() -> None:
+    """The type of a process group may be named anywhere: users hand it over."""
+    for path in files("deepspec"):
+        names = {name for name in imported(path) if name.startswith("torch.distributed")}
+        if path.relative_to(ROOT / "deepspec").parts[0] != "engine":
+            assert names <= {"torch.distributed", "torch.distributed.ProcessGroup"}, path
+            whole = {"import torch.distributed", "from torch import distributed"}
+            assert not whole & set(map(str.strip, path.read_text().splitlines())), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                # These pickle what they send.
+                assert not node.attr.endswith(("_object", "_object_list")), path
+
+
 def test_nothing_unpickles() -> None:
     """Naming the error that a refused pickle raises is all that is allowed."""
     for package in ("ccm", "deepspec", "validation"):

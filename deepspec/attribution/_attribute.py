@@ -23,6 +23,7 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.engine.distributed import speaks
 from deepspec.engine.errors import NoSecondDerivative
 from deepspec.problem import Problem
 
@@ -193,6 +194,7 @@ def _stages(
         plan=dict if net is None else lambda: dict(net.plan),
         follow=follow,
         costs=cost.seconds,
+        group=array.rows.group,
     )
 
 
@@ -228,7 +230,7 @@ def _split(
         _require_imperfect(net, name)
     cost = estimate(array, net, settings)
     console = Console(stderr=True)
-    if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
+    if speaks() and console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)
     stages = _stages(array, net, settings, None if folder is None else folder / name, cost)
     with stages.shown(f"attribution ({name})"):

@@ -19,7 +19,6 @@ from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
 from deepspec.class_structure.rows import SYMBOLS, RowsGram
 from deepspec.krylov import top_eigenpairs
-from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
 
 MOST_PLACES = 20
@@ -175,7 +174,7 @@ def forms_gram(array: ClassArray, settings: Settings) -> bool:
         > MOST_SECONDS
     ):
         return False
-    return gram_bytes(array.rows) <= SHARE_OF_MEMORY * free_memory(array.rows.device)
+    return gram_bytes(array.rows) <= SHARE_OF_MEMORY * array.rows.free_memory()
 
 
 def measure(array: ClassArray, settings: Settings) -> Measurement:

@@ -37,7 +37,7 @@ def logits_and_labels(
     logits, labels, count = [], [], 0
     for function, label in batches:
         logits.append(_checked_logits(evaluate(function), function, num_classes))
-        labels.append(class_indices(label, logits[-1].shape[1], count))
+        labels.append(class_indices(label, logits[-1].shape[1], function.first))
         count += function.samples
     if count == 0:
         raise ValueError("expected at least one sample, got none; is the dataset empty?")
@@ -144,12 +144,13 @@ def _compare(
             evaluate(first.joined(function.head(1))).double()[:1], logits[:1]
         ):
             raise ValueError(NEIGHBOURS)
-        label = class_indices(label, logits.shape[1], start)
+        label = class_indices(label, logits.shape[1], function.first)
         same_labels = torch.equal(label, labels[start:stop])
         if not same_labels or differ(second, logits[start:stop]):
             raise ValueError(
-                f"expected the same data at every pass, but samples {start}..{stop - 1} differ "
-                "at the second; turn off shuffling and random augmentation"
+                f"expected the same data at every pass, but samples {function.first}.."
+                f"{function.first + function.samples - 1} differ at the second; turn off shuffling "
+                "and random augmentation"
             )
         start = stop
     if start != len(labels):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,12 @@ CUT = "a table cached in eval mode, weights merged into others (LoRA), no_grad o
 REFRESH = "call model.train() before making the problem, or clear the cache"
 
 
-def require_dependence(functions: Iterable[LogitFunction]) -> None:
+def require_dependence(
+    functions: Iterable[LogitFunction], agreed: Callable[[set[str]], set[str]] = set
+) -> None:
     """Look at the graph of each batch's logits, until every tensor of θ was reached.
+
+    ``agreed`` says which of the tensors missing here are missing everywhere.
 
     Raises
     ------
@@ -45,6 +49,7 @@ def require_dependence(functions: Iterable[LogitFunction]) -> None:
         if not missing:
             break
         missing &= unreached(function)
+    missing = agreed(missing)
     if first is None:
         return
     kept = loose_tensors(first.model)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -14,10 +14,18 @@ from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.parameters import ParameterSpace
+from deepspec.classifier.shares import Shares
 from deepspec.engine.autodiff import HeldJacobian, JacobianProducts
 from deepspec.engine.autotune import Autotuner
+from deepspec.engine.block_sums import BlockSums
 from deepspec.engine.cache import BatchCache
-from deepspec.engine.cached_products import LogitGradients, hessian_purpose, jacobian_purpose
+from deepspec.engine.cached_products import (
+    HELD_AS,
+    LogitGradients,
+    hessian_purpose,
+    jacobian_purpose,
+)
+from deepspec.engine.distributed import ALONE, Group
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -53,7 +61,12 @@ def _with_smaller_batches(
                 refuse_autocast(self.device)
                 with torch.inference_mode(False), torch.enable_grad():
                     return method(self, *args, **kwargs)
-            except torch.OutOfMemoryError:
+            except torch.OutOfMemoryError as error:
+                if not self.group.alone:  # the others cannot follow
+                    raise torch.OutOfMemoryError(
+                        f"{error}; of several processes none can go on with smaller batches by "
+                        "itself: pass a smaller batch_size or memory_budget"
+                    ) from error
                 if not self.halve_batches():
                     raise
 
@@ -77,6 +90,11 @@ class Engine:
         Bytes, or a share of the free memory, that batches may hold between products.
     halve
         Halves the batches; returns false if they hold a single sample already.
+    example
+        Gives the first batch of all; by default the first of ``functions``.
+    group, shares
+        The ranks that the data are spread over, and who has which batches. ``functions`` gives
+        those of this rank; all products are of all the data, the same on every rank.
     """
 
     def __init__(
@@ -88,12 +106,21 @@ class Engine:
         device: torch.device,
         memory_budget: int | float,
         halve: Callable[[], bool],
+        example: Callable[[], LogitFunction] | None = None,
+        group: Group = ALONE,
+        shares: Shares | None = None,
     ) -> None:
         self._functions = functions
+        self._example = example or (lambda: next(functions())[1])
+        self.group, self.shares = group, shares
         self.space, self.dtype, self.device = space, dtype, device
         self._halve = halve
         self.autotuner = Autotuner()
-        self.cache = BatchCache(functions, self.autotuner.plan, memory_budget, device)
+        first = 0 if shares is None else shares.mine.start
+        plan = self.autotuner.plan
+        self.cache = BatchCache(functions, plan, memory_budget, device, group, first)
+        self._num_classes = num_classes
+        self.sums = BlockSums(group, shares, space.size, dtype)
         #: Columns multiplied so far, by kind of product.
         self.spent: Counter[str] = Counter()
         self._jacobian = jacobian_purpose(self.autotuner, num_classes, self.cache.budget_bytes)
@@ -103,28 +130,31 @@ class Engine:
     @_with_smaller_batches
     def jvp(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "n C k"]:
         """J V in float64: the change of all logits along each column."""
-        self.spent["jvp"] += columns.shape[1]
-        return torch.cat([self._jvp(batch, columns) for _, batch in self._batches()])
+        self._begin("jvp", columns)
+        return self._joined([self._jvp(batch, columns) for _, batch in self._batches()], columns)
 
     @_with_smaller_batches
     def vjp(self, coefficients: Float[Tensor, "n C k"]) -> Float[Tensor, "p k"]:
         """Jᵀ R: the gradient of ⟨R_k, f⟩ for each k."""
-        self.spent["vjp"] += coefficients.shape[2]
-        result = self._zeros(coefficients.shape[2])
-        for rows, batch in self._batches():
-            self._vjp(batch, coefficients[rows], result)
-        return result.T
+        self._begin("vjp", coefficients)
+        return self._summed(
+            coefficients.shape[2],
+            (partial(self._vjp, batch, coefficients[rows]) for rows, batch in self._batches()),
+        )
 
     @_with_smaller_batches
     def per_sample_pullback_product(
         self, kernel: RowKernel, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "p k"]:
         """JᵀKJ V for a kernel that acts on each sample's logits alone: one pass over the data."""
-        self.spent["pullback"] += columns.shape[1]
-        result = self._zeros(columns.shape[1])
-        for rows, batch in self._batches():
-            self._vjp(batch, kernel(self._jvp(batch, columns), rows), result)
-        return result.T
+        self._begin("pullback", columns)
+
+        def add(rows: slice, batch: JacobianProducts, into: Float[Tensor, "k p"]) -> None:
+            self._vjp(batch, kernel(self._jvp(batch, columns), rows), into)
+
+        return self._summed(
+            columns.shape[1], (partial(add, rows, batch) for rows, batch in self._batches())
+        )
 
     @_with_smaller_batches
     def pullback_product(
@@ -134,7 +164,7 @@ class Engine:
 
         Batches that are held, and the last one, need no second forward pass.
         """
-        self.spent["pullback"] += columns.shape[1]
+        self._begin("pullback", columns)
         pushed: list[Tensor] = []
         ready: list[tuple[slice, JacobianProducts]] = []
         for rows, batch in self._batches():
@@ -142,18 +172,25 @@ class Engine:
                 ready.pop()
             pushed.append(self._jvp(batch, columns))
             ready.append((rows, batch))
-        coefficients = kernel(torch.cat(pushed))
-        result = self._zeros(columns.shape[1])
-        done = {rows.start for rows, _ in ready}
-        while ready:
-            rows, batch = ready.pop()
-            self._vjp(batch, coefficients[rows], result)
-        del batch
-        if len(done) < len(pushed):
+        coefficients = kernel(self._joined(pushed, columns))
+        if len(ready) == len(pushed):
+            jobs = (partial(self._vjp, batch, coefficients[rows]) for rows, batch in ready)
+            return self._summed(columns.shape[1], jobs)
+        # The last one goes first, or its graph would stand beside the others', and is added last.
+        rows, last = ready.pop()
+        late, end = self._zeros(columns.shape[1]), rows.start
+        if not isinstance(last, HeldJacobian):
+            self._vjp(last, coefficients[rows], late)
+        del last, ready
+
+        def again() -> Iterator[Callable[[Tensor], object]]:
             for rows, batch in self._batches():
-                if rows.start not in done:
-                    self._vjp(batch, coefficients[rows], result)
-        return result.T
+                if rows.start == end and not isinstance(batch, HeldJacobian):
+                    yield lambda into: into.add_(late)
+                else:
+                    yield partial(self._vjp, batch, coefficients[rows])
+
+        return self._summed(columns.shape[1], again())
 
     @_with_smaller_batches
     def hvp(
@@ -163,34 +200,90 @@ class Engine:
 
         ``kind`` names φ, so that what :meth:`reserve_hessian` keeps for it is found again.
         """
-        self.spent["hvp"] += columns.shape[1]
-        result = self._zeros(columns.shape[1])
+        self._begin("hvp", columns)
+        if not self.group.alone:
+            self._decide_nesting(gradients)
         held = self.cache.batches(hessian_purpose(self.autotuner, kind, gradients))
-        for index, (rows, function) in enumerate(self._functions()):
-            if index < len(held):
-                product = held[index].product
-            else:
-                nesting = self.autotuner.nesting(function, gradients(rows))
-                product = nesting(function, gradients(rows)).product
-            for column, into in zip(columns.T, result, strict=True):
-                product(column.contiguous(), into)
-        return result.T
+
+        def add(product: Callable[[Tensor, Tensor], None], into: Float[Tensor, "k p"]) -> None:
+            for column, row in zip(columns.T, into, strict=True):
+                product(column.contiguous(), row)
+
+        def jobs() -> Iterator[Callable[[Tensor], object]]:
+            for index, (rows, function) in enumerate(self._functions()):
+                kept = held[index] if index < len(held) else None
+                if kept is not None:
+                    yield partial(add, kept.product)
+                else:
+                    nesting = self.autotuner.nesting(function, gradients(rows))
+                    yield partial(add, nesting(function, gradients(rows)).product)
+
+        return self._summed(columns.shape[1], jobs())
+
+    # ---- anything else that is a sum over batches, or one piece a batch ------------------------
+
+    def over_batches(
+        self, shape: tuple[int, int], add: Callable[[slice, LogitFunction, Tensor], object]
+    ) -> Float[Tensor, "k s"]:
+        """The sum over batches of what ``add(rows, function, into)`` adds to zeros."""
+        jobs = (partial(add, rows, function) for rows, function in self._functions())
+        return self.sums.total(torch.zeros(shape, dtype=self.dtype, device=self.device), jobs)
+
+    def everywhere(
+        self,
+        work: Callable[[slice, LogitFunction], Sequence[Tensor]],
+        samples: int | None = None,
+    ) -> Iterator[tuple[slice, list[Tensor]]]:
+        """The tensors that ``work`` makes of each batch, all batches' on every rank.
+
+        In no order of samples: each rank's first, then each rank's second. With ``samples``,
+        batches are cut into parts of at most so many.
+        """
+        parts = self._parts(samples)
+        while True:
+            part = next(parts, None)
+            mine = None if part is None else (part[0], work(*part))
+            found = self.group.exchanged(mine)
+            if not found:
+                return
+            yield from found
+
+    def example(self) -> LogitFunction:
+        """The first batch of all the data, on every rank."""
+        return self._example()
+
+    def free_memory(self) -> int:
+        """Bytes that are free on the device, as every rank may count on them."""
+        return self.group.free_memory()
+
+    def budget_bytes(self) -> int:
+        """What every rank may hold between products, in bytes."""
+        return self.group.lowest(self.cache.budget_bytes())
 
     # ---- what is kept between products ------------------------------------------------------
 
     @_with_smaller_batches
     def reserve_jacobian(self, products: int) -> None:
         """Hold as many batches as the budget allows, if so many products with J pay for it."""
+        if not self.group.alone:
+            self.forward_mode()
         self.cache.reserve(self._jacobian, products)
 
     @_with_smaller_batches
     def reserve_hessian(self, kind: str, gradients: LogitGradients, products: int) -> None:
         """Hold as many batches as the budget allows, if so many products with ∇²φ pay for it."""
+        if not self.group.alone:
+            self.forward_mode()
+            self._decide_nesting(gradients)
         self.cache.reserve(hessian_purpose(self.autotuner, kind, gradients), products)
 
     def follow(self, plan: Mapping[str, str | int]) -> None:
         """Forget everything that is held, and make the choices of ``plan``."""
-        self.cache.follow(plan)
+        self.cache.follow(self.sums.follow(plan))
+
+    def plan(self) -> dict[str, str | int]:
+        """The choices made so far; of several ranks, also how they exchange numbers."""
+        return {**self.autotuner.plan, **self.sums.plan(self._num_classes)}
 
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
@@ -208,17 +301,100 @@ class Engine:
 
     def forward_mode(self) -> bool:
         """Whether the model can be differentiated in forward mode; found out at the first call."""
-        return self.autotuner.forward_mode(function for _, function in self._functions())
+        plan = self.autotuner.plan
+        if self.group.alone or "forward mode" in plan:
+            return self.autotuner.forward_mode(function for _, function in self._functions())
+        mine = self.group.together(
+            lambda: self.autotuner.forward_mode(f for _, f in self._functions())
+        )
+        plan["forward mode"] = "yes" if all(self.group.values(mine)) else "no"
+        return plan["forward mode"] == "yes"
+
+    # ---- decisions that all ranks make alike ---------------------------------------------------
+
+    def _begin(self, kind: str, columns: Tensor) -> None:
+        """Count the columns; see that all ranks are here, and have decided how to go on."""
+        self.spent[kind] += columns.shape[-1]
+        if self.group.alone:
+            return
+        self.group.require_same(kind, columns)
+        self.forward_mode()
+        if columns.shape[-1] > 1 and kind != "hvp":
+            self._decide_columns(columns.shape[-1])
+
+    def _decide_columns(self, count: int) -> None:
+        """How many columns at once, of batches that are held and of others."""
+        held = self.cache.held_everywhere(self._jacobian)
+        some_are_not = self.shares is None or held < len(self.shares.sizes)
+        ways: list[JacobianProducts] = []
+
+        def decide() -> dict[str, str | int]:
+            _, function = next(self._functions())
+            kept = self.cache.batches(self._jacobian)
+            ways.extend(batch for batch in kept[:1] if batch is not None)
+            if some_are_not or not ways:
+                ways.append(self.autotuner.transient(function)(function))
+            for batch in ways:
+                self._columns_at_once(batch, count)
+            return self.autotuner.plan
+
+        way = str(self.autotuner.plan.get("jacobian: kept"))
+        kinds = [HELD_AS[way]] if held else []
+        if some_are_not:
+            forward = self.autotuner.plan["forward mode"] == "yes"
+            kinds.append("TransientJacobian" if forward else "ReverseJacobian")
+        self._decide([f"columns at once: {kind}" for kind in kinds], decide)
+
+    def _decide_nesting(self, gradients: LogitGradients) -> None:
+        def decide() -> dict[str, str | int]:
+            rows, function = next(self._functions())
+            self.autotuner.nesting(function, gradients(rows))
+            return self.autotuner.plan
+
+        self._decide(["hessian: nesting"], decide)
+
+    def _decide(self, names: list[str], decide: Callable[[], dict[str, str | int]]) -> None:
+        """Enter the first rank's choices in every rank's plan, where one is missing."""
+        plan = self.autotuner.plan
+        if any(name not in plan for name in names):
+            found = self.group.from_first(decide)
+            plan.update(found)
+
+    # ---- all batches ---------------------------------------------------------------------------
+
+    def _joined(self, parts: list[Tensor], columns: Tensor) -> Float[Tensor, "n C k"]:
+        """This rank's rows of J V, and everyone's."""
+        if self.shares is None or self.group.alone:
+            return torch.cat(parts)
+        shape = (self.shares.samples, self._num_classes, columns.shape[1])
+        whole = torch.empty(shape, dtype=torch.float64, device=self.device)
+        if parts:
+            torch.cat(parts, out=whole[self.shares.rows[self.group.rank]])
+        owners = [(rows, owner) for owner, rows in enumerate(self.shares.rows)]
+        self.group.fill(whole, owners, "putting J v together")
+        return whole
+
+    def _summed(
+        self, count: int, jobs: Iterable[Callable[[Tensor], object]]
+    ) -> Float[Tensor, "p k"]:
+        return self.sums.total(self._zeros(count), jobs).T
+
+    def _parts(self, samples: int | None) -> Iterator[tuple[slice, LogitFunction]]:
+        """The batches, cut into parts of at most so many samples."""
+        for rows, function in self._functions():
+            step = function.samples if samples is None else samples
+            for start in range(rows.start, rows.stop, step):
+                part = slice(start, min(start + step, rows.stop))
+                index = torch.arange(part.start - rows.start, part.stop - rows.start)
+                yield part, function if part == rows else function.pick(index.to(self.device))
 
     # ---- one batch --------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[tuple[slice, JacobianProducts]]:
         held = self.cache.batches(self._jacobian)
         for index, (rows, function) in enumerate(self._functions()):
-            if index < len(held):
-                yield rows, held[index]
-            else:
-                yield rows, self.autotuner.transient(function)(function)
+            kept = held[index] if index < len(held) else None
+            yield rows, kept or self.autotuner.transient(function)(function)
 
     def _jvp(
         self, batch: JacobianProducts, columns: Float[Tensor, "p k"]

@@ -265,7 +265,7 @@ def open_checkpoint(
     """The checkpoint of an estimator's run on A."""
     configuration = {"estimator": estimator, **settings, **A.fingerprint()}
     tolerance = 32 * torch.finfo(A.dtype).eps
-    return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow)
+    return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow, A.group)
 
 
 def check_reorthogonalize(reorthogonalize: str) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -14,10 +14,14 @@ from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.layers.recording import Layer, layers_with_formula, record
-from deepspec.memory import free_memory
-from deepspec.neural_tangent_kernel.accumulation import mirror
+from deepspec.neural_tangent_kernel.accumulation import mirror, sample_blocks
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian
-from deepspec.neural_tangent_kernel.layer_contributions import Share, layer_size, shares_of
+from deepspec.neural_tangent_kernel.layer_contributions import (
+    LayerSize,
+    Share,
+    layer_size,
+    shares_of,
+)
 from deepspec.problem import Problem
 
 # A block is this large, or a quarter of Θ if that is more, or what the memory leaves.
@@ -89,7 +93,7 @@ def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel
             [ 3.,  0., 25.,  0.],
             [ 0.,  3.,  0., 25.]], dtype=torch.float64)
     """
-    available = free_memory(problem.device) if memory is None else memory
+    available = problem.engine.free_memory() if memory is None else memory
     held = _KERNELS.get(problem, lambda: None)()
     if held is not None and memory is None:
         return held
@@ -125,14 +129,24 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
     theta = torch.zeros(size, size, dtype=problem.dtype, device=problem.device)
     theta_bytes = theta.numel() * theta.element_size()
     block = min(max(BLOCK_BYTES, theta_bytes // 4), available - theta_bytes)
-    _, function = next(problem.functions())
+    function, group = problem.engine.example(), problem.group
+    blocks = sample_blocks(problem.num_samples, problem.num_classes)
+    owners = [group.owner(place) for place in range(len(blocks))]
+    mine = [block for block, owner in zip(blocks, owners, strict=True) if owner == group.rank]
+
+    def complete() -> None:
+        """Rows that other processes computed, and what is above the diagonal."""
+        rows = [slice(b.start * problem.num_classes, b.stop * problem.num_classes) for b in blocks]
+        group.fill(theta, list(zip(rows, owners, strict=True)), "putting the kernel together")
+        mirror(theta)
+
     layers = layers_with_formula(function)
     by_formula = {name for layer in layers for name in layer.names}
     if layers:
-        _add_layers(theta, problem, layers, function, block)
+        _add_layers(theta, problem, layers, function, block, mine)
     rest = tuple(name for name in problem.space.names if name not in by_formula)
-    add_jacobian(theta, problem, rest, block)
-    mirror(theta)
+    add_jacobian(theta, problem, rest, block, mine)
+    complete()
     if by_formula and not _agrees(theta, problem):
         warnings.warn(
             f"the layer formulas do not describe {type(function.model).__name__} (is a layer's "
@@ -143,8 +157,8 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
         )
         theta.zero_()
         by_formula = set()
-        add_jacobian(theta, problem, problem.space.names, block)
-        mirror(theta)
+        add_jacobian(theta, problem, problem.space.names, block, mine)
+        complete()
     ordered = tuple(name for name in problem.space.names if name in by_formula)
     return TangentKernel(theta, problem.fingerprint(), ordered)
 
@@ -168,16 +182,19 @@ def _add_layers(
     layers: list[Layer],
     function: LogitFunction,
     block: int,
+    mine: Sequence[slice],
 ) -> None:
     """The shares of all layers, as many layers at each pass over the data as fit a block."""
     numbers = block // theta.element_size() // 2
-    few = function.head(1)
-    records = record(few, layers)
+    records = record(function.head(1), layers)
     sizes = [
         layer_size(layer.formula, observed, deltas, problem.num_samples)
         for layer, (observed, deltas) in zip(layers, records, strict=True)
     ]
     del records
+    # Where each process brings its own data, the first one's example counts.
+    told = problem.group.from_first(lambda: [asdict(size) for size in sizes])
+    sizes = [LayerSize(**size) for size in told]
     shares = [
         share
         for layer, size in zip(layers, sizes, strict=True)
@@ -187,12 +204,17 @@ def _add_layers(
         together = _first_that_fit(shares, numbers)
         shares = shares[len(together) :]
         in_batch = sum(share.size.errors for share in together)
-        for rows, part in _parts(problem, max(1, numbers // max(in_batch, 1))):
-            taken = record(part, [share.layer for share in together])
-            for share, (observed, deltas) in zip(together, taken, strict=True):
+        chosen = [share.layer for share in together]
+
+        def recorded(_: slice, part: LogitFunction, chosen: list[Layer] = chosen) -> list[Tensor]:
+            return [tensor for pair in record(part, chosen) for tensor in pair]
+
+        at_once = max(1, numbers // max(in_batch, 1))
+        for rows, taken in problem.engine.everywhere(recorded, at_once):
+            for share, observed, deltas in zip(together, taken[::2], taken[1::2], strict=True):
                 share.take(rows, observed, deltas)
         while together:
-            together.pop(0).add_to(theta, numbers)
+            together.pop(0).add_to(theta, numbers, mine)
 
 
 def _first_that_fit(shares: list[Share], numbers: int) -> list[Share]:
@@ -204,13 +226,3 @@ def _first_that_fit(shares: list[Share], numbers: int) -> list[Share]:
             break
         chosen.append(share)
     return chosen
-
-
-def _parts(problem: Problem, samples: int) -> Iterator[tuple[slice, LogitFunction]]:
-    """The batches, cut into parts of at most so many samples."""
-    for rows, function in problem.functions():
-        for start in range(rows.start, rows.stop, samples):
-            part = slice(start, min(start + samples, rows.stop))
-            index = torch.arange(part.start - rows.start, part.stop - rows.start)
-            whole = part == rows
-            yield part, function if whole else function.pick(index.to(problem.device))
