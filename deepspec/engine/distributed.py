@@ -411,15 +411,17 @@ def speaks() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
-# One for each process group: its threads live as long as the process does.
-_WATCHES: dict[str, Watch] = {}
+# One for each process group, by name: its threads live as long as the process does.
+_WATCHES: dict[str, tuple[dist.ProcessGroup, Watch]] = {}
 
 
 def _watch(group: dist.ProcessGroup, rank: int, size: int) -> Watch:
-    if group.group_name not in _WATCHES:
+    known, watch = _WATCHES.get(group.group_name, (None, None))
+    if watch is None or known is not group:  # a later group may have an earlier one's name
         store = dist.PrefixStore(f"deepspec/{group.group_name}", group.get_group_store())
-        _WATCHES[group.group_name] = Watch(store, rank, size)
-    return _WATCHES[group.group_name]
+        watch = Watch(store, rank, size)
+        _WATCHES[group.group_name] = (group, watch)
+    return watch
 
 
 def _name(dtype: torch.dtype) -> str:

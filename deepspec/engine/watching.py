@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import queue
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -32,6 +34,9 @@ SILENCE = 30.0
 #: After a broken connection: for how long to look for the error behind it.
 GRACE = 10.0
 
+#: At the end, for an exchange that cannot end: for how long to wait for it.
+FAREWELL = 5.0
+
 ERROR, ENDED = "error", "ended"
 
 
@@ -48,11 +53,15 @@ class Watch:
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self._store, self.rank, self._size = store, rank, size
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ended = threading.Event()
         store.set(self._key(rank), "0")
-        for target in (self._beat, self._work):
-            threading.Thread(target=target, name=f"deepspec {target.__name__}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=target, name=f"deepspec {target.__name__}", daemon=True)
+            for target in (self._beat, self._work)
+        ]
+        for thread in self._threads:
+            thread.start()
         atexit.register(self.end)
         _tell_what_is_not_caught(self)
 
@@ -79,12 +88,20 @@ class Watch:
             self._tell(self.rank, f"raised {type(error).__name__}: {error}")
 
     def end(self) -> None:
-        """Say that this rank takes part in nothing more."""
+        """At the end of the process: say so, and leave no thread inside an exchange.
+
+        One that came back to Python when that is no longer there would end in an abort.
+        """
         self._ended.set()
-        try:
+        self._jobs.put(None)
+        with suppress(RuntimeError):  # without a store there is nobody to tell
             self._store.set(self._key(self.rank), ENDED)
-        except RuntimeError:
-            return  # there is no store any more, and so nobody to tell
+        for thread in self._threads:
+            thread.join(FAREWELL)
+        if any(thread.is_alive() for thread in self._threads):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
 
     def wait_for_the_end_of(self, rank: int, seconds: float) -> bool:
         """Whether another rank has ended, waiting for so long at most."""
@@ -110,8 +127,7 @@ class Watch:
                 return  # whoever waits in an exchange says so
 
     def _work(self) -> None:
-        while True:
-            job = self._jobs.get()
+        while (job := self._jobs.get()) is not None:
             try:
                 with torch.no_grad():
                     job.value = job.work()
