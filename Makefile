@@ -7,7 +7,10 @@ READY := $(VENV)/.ready
 # Debian's Chromium and the extras; what cannot be installed makes the tests skip with the reason.
 BROWSER := $(VENV)/.browser
 
-.PHONY: demo test lint types pytest test-browser validate bench format clean
+# Sphinx and its theme, for `make docs` alone.
+DOCS := $(VENV)/.docs
+
+.PHONY: demo test lint types pytest test-browser validate bench docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
@@ -46,9 +49,18 @@ validate: $(READY)
 bench: $(READY)
 	$(PYTHON) bench/run.py
 
+$(DOCS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
+	touch $@
+
+# Offline, with warnings as errors; the gallery's scripts are run.
+docs: $(DOCS)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going -q docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) bench/.venv runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) bench/.venv runs docs/_build docs/examples docs/reference/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,5 +2,6 @@
 
 from importlib.util import find_spec
 
-PANEL = ["controls", "figures", "page"]
-collect_ignore = [] if find_spec("panel") else [f"ccm/explore/{name}.py" for name in PANEL]
+PANEL = [f"ccm/explore/{name}.py" for name in ("controls", "figures", "page")]
+PANEL += [f"deepspec/explore/{name}.py" for name in ("figures", "page")]
+collect_ignore = [] if find_spec("panel") else PANEL

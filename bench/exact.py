@@ -32,7 +32,7 @@ THETA_TARGET, GRAM_TARGET = 20.0, 6.0
 
 
 def papers_means(model: nn.Module, X: Tensor, y: Tensor, classes: int) -> list[list[Tensor]]:
-    """All δ_{c,c'} as [000]'s published code finds them.
+    """All δ_{c,c'} as Papyan (2019)'s published code finds them.
 
     One forward pass, then for every c and c' a backward pass through the graph of the whole
     batch, with cotangents that are zero but for class c.

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from bench.timing import once
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem
-from deepspec.krylov import spectral_density, subspace_iteration, top_eigenpairs
+from deepspec.krylov import spectral_density, top_eigenpairs
 from deepspec.krylov._lanczos import Recurrence
+from deepspec.krylov.baselines import subspace_iteration
 from deepspec.operators.base import SymmetricOperator
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import mlp

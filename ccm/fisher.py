@@ -2,7 +2,7 @@
 
 For logits f = W x the derivative by θ = vec(W) (by columns) is x ⊗ I, so
 
-    G = (1/n) Σ_i x_i x_iᵀ ⊗ (diag p_i - p_i p_iᵀ),          [002] §8.1
+    G = (1/n) Σ_i x_i x_iᵀ ⊗ (diag p_i - p_i p_iᵀ),          Papyan (2020) §8.1
 
 and G v needs only logit-sized arrays: with V the (D, C) array of v, u = X V, then
 r_i = p_i ∘ u_i - p_i ⟨p_i, u_i⟩ and G v = Xᵀ r / n. Index (d, c) of θ is d·C + c.
@@ -147,7 +147,7 @@ class LogitSpaceOperator(LinearOperator):
 def fim_operator(
     X: Float[np.ndarray, "n D"], probabilities: Float[np.ndarray, "n C"]
 ) -> LogitSpaceOperator:
-    """The empirical FIM as an operator that is never formed; [002] §8.1.
+    """The empirical FIM as an operator that is never formed; Papyan (2020) §8.1.
 
     Raises
     ------
@@ -173,7 +173,7 @@ def fim_operator(
 def empirical_fim(
     X: Float[np.ndarray, "n D"], probabilities: Float[np.ndarray, "n C"]
 ) -> Float[np.ndarray, "DC DC"]:
-    """G = (1/n) Σ_i x_i x_iᵀ ⊗ (diag p_i - p_i p_iᵀ) as a dense matrix; [002] §8.1.
+    """G = (1/n) Σ_i x_i x_iᵀ ⊗ (diag p_i - p_i p_iᵀ) as a dense matrix; Papyan (2020) §8.1.
 
     Memory (DC)² floats: beyond D·C of some thousands use :func:`fim_operator`.
 

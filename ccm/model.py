@@ -93,7 +93,7 @@ def as_generator(seed: Seed, rng: Seed | None = None) -> np.random.Generator:
 class CanonicalClassificationModel:
     """CCM(D, C) at signal-to-noise ratio t: x = t e_c + z, z ~ N(0, I_D), classes equally likely.
 
-    [002] Definition 8.1.
+    Papyan (2020) Definition 8.1.
 
     Parameters
     ----------

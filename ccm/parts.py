@@ -11,7 +11,7 @@ the class of sample i; class and cross-class means are weighted means:
     within_class   Σ_{i,c'} w_{i,c'} (g_{i,c'} - g_{c,c'})(…)ᵀ                 G_within
     own_class      Σ_c w_{c,c} g_{c,c} g_{c,c}ᵀ                                G_{c=c'}
 
-(docs/theory.md §1; [002] Appendix A, with the cross deviation from g_c, not g_c'.) They sum
+(docs/theory.md §1; Papyan 2020, Appendix A, with the cross deviation from g_c, not g_c'.) They sum
 to G for any weights and class sizes. With u = X V for a vector v, d_{i,c'} = ⟨g_{i,c'}, v⟩ is
 ⟨p_i, u_i⟩ - u_{i,c'}, and a coefficient a_{i,c'} of g_{i,c'} goes back as
 r_i = p_i Σ_{c'} a_{i,c'} - a_i (:func:`coefficients`).
@@ -121,7 +121,7 @@ def class_structure(
 ) -> ClassStructure:
     """G_class, G_cross, G_within and G_{c=c'} of the empirical FIM.
 
-    docs/theory.md §1; [002] Appendix A.
+    docs/theory.md §1; Papyan 2020, Appendix A.
 
     Parameters
     ----------

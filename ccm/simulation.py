@@ -194,7 +194,7 @@ def spectrum_group_means(
 class Simulation:
     """One draw of N samples a class: three classifiers' spectra, and how well the fitted one does.
 
-    ``symmetric`` is the FIM with [002]'s symmetric probabilities at ``alpha`` (C outliers);
+    ``symmetric`` is the FIM with Papyan (2020)'s symmetric probabilities at ``alpha`` (C outliers);
     ``bayes`` and ``fitted`` are at the Bayes and the fitted classifier (C-1 outliers).
     ``fitted_alpha`` is 1 - mean p_true on the training samples; ``test_error`` is measured on
     as many fresh samples; error rates are shares.

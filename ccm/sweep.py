@@ -142,8 +142,8 @@ def snr_sweep(
     ``level2_upper_edge`` and ``critical_snr_`` of both groups); ``symmetric_``,
     ``sampled_bayes_`` and ``fitted_`` with the same groups for simulated FIMs at symmetric,
     Bayes and fitted probabilities, means over replicates, with standard errors ``…_se``;
-    ``fitted_alpha``, ``train_error``, ``test_error`` with theirs; and the three ratios of [002]
-    §8.2, as ``…_outliers_over_bulk``, for every one of these spectra but level 2's.
+    ``fitted_alpha``, ``train_error``, ``test_error`` with theirs; and the three ratios of
+    Papyan (2020) §8.2, as ``…_outliers_over_bulk``, for every one of these spectra but level 2's.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def _replicate(configuration: SweepConfiguration, point: int, replicate: int) ->
 
 
 def _with_ratios(name: str, groups: Mapping[str, float]) -> dict[str, float]:
-    """The groups and the three ratios of [002] §8.2, under the spectrum's name."""
+    """The groups and the three ratios of Papyan (2020) §8.2, under the spectrum's name."""
     columns = {f"{name}_{group}": groups[group] for group in GROUPS}
     for upper, lower in RATIOS:
         below = groups[lower]

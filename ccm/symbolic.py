@@ -93,7 +93,7 @@ class ClassMatrix:
 
 
 def class_matrix() -> ClassMatrix:
-    """U_c = diag p - p pᵀ with p = q 1 + (1 - α - q) e, q = α/(C-1); [002] Definition 8.2."""
+    """U_c = diag p - p pᵀ with p = q 1 + (1 - α - q) e, q = α/(C-1); Papyan (2020) Def. 8.2."""
     q = symmetric.other_probability(C, alpha)
     p = {"1": q, "e": 1 - alpha - q}
     outer = {(a, b): -p[a] * p[b] for a in p for b in p}
@@ -102,7 +102,7 @@ def class_matrix() -> ClassMatrix:
 
 
 def prove_lemma_8_1() -> Proof:
-    """Lemma 8.1 [002]: E x xᵀ of class c is I_D + s e_c e_cᵀ, hence E G.
+    """Lemma 8.1 of Papyan (2020): E x xᵀ of class c is I_D + s e_c e_cᵀ, hence E G.
 
     With x_d = t [d = c] + z_d, entry by entry as Gaussian integrals; then
     E G = Ave_c (I_D + s e_c e_cᵀ) ⊗ U_c = I_D ⊗ Ū + (s/C) Σ_c e_c e_cᵀ ⊗ U_c by linearity.
@@ -135,7 +135,7 @@ def prove_lemma_8_1() -> Proof:
 
 
 def prove_theorem_8_1() -> Proof:
-    """Theorem 8.1 [002] for symbolic C, D, t and α.
+    """Theorem 8.1 of Papyan (2020) for symbolic C, D, t and α.
 
     By Lemma 8.1, E G has C blocks B = (s/C) U_c + Ū and D-C blocks Ū. The proof gives each
     block's action on 1, on C e - 1 and on any v orthogonal to e and 1 (dimensions 1, 1, C-2),

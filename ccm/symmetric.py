@@ -1,6 +1,6 @@
 """Level 1: the population FIM when every sample's probabilities are the same but for its class.
 
-[002] Definition 8.2, Lemma 8.1 and Theorem 8.1. The formulas are plain arithmetic and take
+Papyan (2020) Definition 8.2, Lemma 8.1 and Theorem 8.1. The formulas are plain arithmetic and take
 floats and SymPy symbols alike: :mod:`ccm.symbolic` proves the very functions that run here.
 
 Written with p = 1 - α on the true class and α/(C-1) on the others, and
@@ -19,14 +19,14 @@ from ccm.spectrum import Level, Scalar, Spectrum
 
 
 def other_probability(C: Scalar, alpha: Scalar) -> Scalar:
-    """α/(C-1), the probability of each wrong class; [002] Definition 8.2."""
+    """α/(C-1), the probability of each wrong class; Papyan (2020) Definition 8.2."""
     return alpha / (C - 1)
 
 
 def class_eigenvalues(C: Scalar, alpha: Scalar) -> tuple[Scalar, Scalar]:
     """ℓ₁ (once) and ℓ₂ (C-2 times), the eigenvalues of U_c besides the 0 of U_c 1 = 0.
 
-    docs/theory.md §2, level 1. [002] says after Lemma 8.1 that U_c has rank C; it is C-1.
+    docs/theory.md §2, level 1. Papyan (2020) says after Lemma 8.1 that U_c has rank C; it is C-1.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def class_eigenvalues(C: Scalar, alpha: Scalar) -> tuple[Scalar, Scalar]:
 
 
 def bulk_eigenvalue(C: Scalar, alpha: Scalar) -> Scalar:
-    """b = α/(C-1) · (2 - αC/(C-1)), [002] Theorem 8.1; the mean of U_c's eigenvalues on 1⊥.
+    """b = α/(C-1) · (2 - αC/(C-1)), Papyan (2020) Theorem 8.1; the mean of U_c's eigenvalues on 1⊥.
 
     Examples
     --------
@@ -48,17 +48,17 @@ def bulk_eigenvalue(C: Scalar, alpha: Scalar) -> Scalar:
 
 
 def outlier_eigenvalue(C: Scalar, s: Scalar, alpha: Scalar) -> Scalar:
-    """α s (1-α)/(C-1) + b, [002] Theorem 8.1."""
+    """α s (1-α)/(C-1) + b, Papyan (2020) Theorem 8.1."""
     return alpha * s * (1 - alpha) / (C - 1) + bulk_eigenvalue(C, alpha)
 
 
 def mini_bulk_eigenvalue(C: Scalar, s: Scalar, alpha: Scalar) -> Scalar:
-    """α s/(C(C-1)) + b, [002] Theorem 8.1."""
+    """α s/(C(C-1)) + b, Papyan (2020) Theorem 8.1."""
     return alpha * s / (C * (C - 1)) + bulk_eigenvalue(C, alpha)
 
 
 def multiplicities(D: Scalar, C: Scalar) -> dict[str, Scalar]:
-    """How many eigenvalues each group has; together D·C. [002] Theorem 8.1.
+    """How many eigenvalues each group has; together D·C. Papyan (2020) Theorem 8.1.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def multiplicities(D: Scalar, C: Scalar) -> dict[str, Scalar]:
 
 
 def as_alpha(num_classes: int, alpha: float) -> float:
-    """α as a float, checked against its range [0, 1 - 1/C]; [002] Definition 8.2.
+    """α as a float, checked against its range [0, 1 - 1/C]; Papyan (2020) Definition 8.2.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def as_alpha(num_classes: int, alpha: float) -> float:
 
 
 def symmetric_probabilities(num_classes: int, alpha: float) -> Float[np.ndarray, "C C"]:
-    """Row c holds p_c: 1 - α at c and α/(C-1) elsewhere; [002] Definition 8.2.
+    """Row c holds p_c: 1 - α at c and α/(C-1) elsewhere; Papyan (2020) Definition 8.2.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def symmetric_probabilities(num_classes: int, alpha: float) -> Float[np.ndarray,
 
 
 def symmetric_fim(model: CanonicalClassificationModel, alpha: float) -> Float[np.ndarray, "DC DC"]:
-    """E G of Lemma 8.1 [002] as a dense matrix; entry (d, c) is at index d·C + c.
+    """E G of Lemma 8.1 of Papyan (2020) as a dense matrix; entry (d, c) is at index d·C + c.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def symmetric_fim(model: CanonicalClassificationModel, alpha: float) -> Float[np
 
 
 def symmetric_spectrum(model: CanonicalClassificationModel, alpha: float) -> Spectrum:
-    """Theorem 8.1 [002]: levels "outliers", "mini-bulk", "bulk" and "null".
+    """Theorem 8.1 of Papyan (2020): levels "outliers", "mini-bulk", "bulk" and "null".
 
     ==========  ==========================  ============
     group       eigenvalue                  multiplicity

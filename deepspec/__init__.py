@@ -1,101 +1,103 @@
-"""Class structure in the spectra of trained PyTorch classifiers."""
+"""Class structure in the spectra of trained PyTorch classifiers: which eigenvalue has which cause.
+
+Where to start::
+
+    problem = deepspec.Problem(net, (X, y))       # a trained net and its data
+    deepspec.attribute(problem).summary()         # which part of the spectrum has which cause
+    deepspec.gradients(problem)                   # the array behind it: parts, knockouts, spectra
+    deepspec.ClassArray(embeddings, labels)       # the same for anyone's vectors
+    deepspec.top_eigenpairs(deepspec.Hessian(problem), k=10)
+    deepspec.spectral_density(deepspec.GaussNewton(problem)).plot()
+
+Results can be printed, drawn (``.plot()``), tabulated (``.to_frame()``), saved and loaded. What is
+not here is in the packages: ``operators`` (products and algebra), ``class_structure`` (arrays,
+parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``attribution`` (verdicts),
+``dynamics`` (snapshots, neural collapse), ``zoo`` (nets, data, training), ``report``.
+
+Papers that docstrings cite:
+
+- Papyan (2018): The full spectrum of deepnet Hessians at scale, arXiv:1811.07062.
+- Papyan (2019): Measurements of three-level hierarchical structure in the outliers in the spectrum
+  of deepnet Hessians, ICML.
+- Papyan (2020): Traces of class/cross-class structure pervade deep learning spectra, JMLR 21.
+- Papyan, Han, Donoho (2020): Prevalence of neural collapse during the terminal phase of deep
+  learning training, PNAS 117.
+"""
 
 from deepspec.attribution import Attribution, attribute
 from deepspec.class_structure import (
     ClassArray,
     ClassStructure,
     ExactSpectrum,
-    Means,
-    cell_means,
-    class_means,
-    cross_class_deviations,
     exact_spectrum,
     gradients,
-    own_class_means,
 )
 from deepspec.dynamics import Recorder
 from deepspec.krylov import (
     Eigenpairs,
     Estimate,
     JoinedSpectrum,
-    KernelPolynomialDensity,
     LogSpectralDensity,
     NotConverged,
-    Outliers,
-    PowerLaw,
     SpectralDensity,
-    Tridiagonal,
     count_outliers,
+    extreme_eigenvalues,
     fit_power_law,
     frobenius_norm,
     joined_spectrum,
-    kernel_polynomial_density,
     lanczos,
     log_spectral_density,
     spectral_density,
-    subspace_iteration,
     top_eigenpairs,
     trace,
 )
-from deepspec.neural_tangent_kernel import TangentKernel, tangent_kernel
+from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.operators import (
     ColumnSpace,
-    Compression,
     GaussNewton,
     Hessian,
-    LinearCombination,
     MatrixOperator,
-    PullbackOperator,
     Residual,
     SymmetricOperator,
 )
 from deepspec.problem import Problem
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
+    # A trained classifier, and what causes its spectrum.
+    "Problem",
+    "attribute",
     "Attribution",
+    "Recorder",
+    # Second moments of vectors with classes.
+    "gradients",
     "ClassArray",
     "ClassStructure",
-    "ColumnSpace",
-    "Compression",
-    "Eigenpairs",
-    "Estimate",
-    "ExactSpectrum",
+    # Matrices known by their products.
+    "SymmetricOperator",
     "GaussNewton",
     "Hessian",
-    "JoinedSpectrum",
-    "KernelPolynomialDensity",
-    "LinearCombination",
-    "LogSpectralDensity",
-    "MatrixOperator",
-    "Means",
-    "NotConverged",
-    "Outliers",
-    "PowerLaw",
-    "Problem",
-    "PullbackOperator",
-    "Recorder",
     "Residual",
-    "SpectralDensity",
-    "SymmetricOperator",
-    "TangentKernel",
-    "Tridiagonal",
-    "attribute",
-    "cell_means",
-    "class_means",
-    "count_outliers",
-    "cross_class_deviations",
+    "MatrixOperator",
+    "ColumnSpace",
+    # Spectra, exactly.
     "exact_spectrum",
-    "fit_power_law",
-    "frobenius_norm",
-    "gradients",
-    "joined_spectrum",
-    "kernel_polynomial_density",
-    "lanczos",
-    "log_spectral_density",
-    "own_class_means",
-    "spectral_density",
-    "subspace_iteration",
+    "ExactSpectrum",
     "tangent_kernel",
+    # Spectra, by few products.
     "top_eigenpairs",
+    "Eigenpairs",
+    "NotConverged",
+    "extreme_eigenvalues",
+    "spectral_density",
+    "SpectralDensity",
+    "log_spectral_density",
+    "LogSpectralDensity",
+    "joined_spectrum",
+    "JoinedSpectrum",
     "trace",
+    "frobenius_norm",
+    "Estimate",
+    "lanczos",
+    "count_outliers",
+    "fit_power_law",
 ]

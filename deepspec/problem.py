@@ -28,6 +28,7 @@ from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import parameter_space
+from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.classifier.trees import move
@@ -37,7 +38,9 @@ from deepspec.engine.sharing import refuse_own_shares, share, take_from_first
 
 
 class Problem:
-    """A classifier's logits f(θ) ∈ R^(n×C) on n labelled samples, and products with ∂f/∂θ.
+    """A trained classifier and the labelled data that its spectra are of.
+
+    Its logits f(θ) ∈ R^(n×C) on n samples, and products with ∂f/∂θ.
 
     The parameters are copied when the problem is made: training on does not change it, and the
     caller's modules, flags, buffers and gradients stay as they are. Samples weigh 1/n each,
@@ -137,8 +140,13 @@ class Problem:
     ) -> None:
         self._snapshot(model)
         take_from_first(self.group, {"θ": self.parameters, **self._constants})
-        mine = self.group.together(lambda: self._evaluated(num_classes, verify))
+        mine = self.group.together(lambda: self._evaluated(num_classes))
         self.logits, self.labels = map(self.group.joined, mine or (None, None))
+        function = self._first_function()
+        #: What the rounding of products is of: the dtype, or what the model casts to inside.
+        self.precision = lowest_precision(function)
+        if verify:
+            self.group.together(lambda: self._require_repeatable(mine))
         self.engine = Engine(
             self._own_functions,
             self.space,
@@ -147,27 +155,30 @@ class Problem:
             self.device,
             memory_budget,
             self._halve,
+            torch.finfo(self.precision).eps,
             self._first_function,
             self.group,
             self._shares,
         )
         if verify:
             # Now, while no estimator holds vectors of its own.
-            explained(self.engine.forward_mode, "differentiated", self._first_function())
-            first, group = () if self.group.alone else (self._first_function(),), self.group
+            explained(self.engine.check, "differentiated", function)
+            first, group = () if self.group.alone else (function,), self.group
             require_dependence(
                 chain(first, (function for _, function in self._own_functions())),
+                self.precision,
                 lambda missing: set.intersection(*map(set, group.values(sorted(missing)))),
             )
 
-    def _evaluated(self, num_classes: int | None, verify: bool) -> tuple[Tensor, Tensor] | None:
-        """Logits and labels of this rank's samples, checked; ``None`` where it has none."""
+    def _evaluated(self, num_classes: int | None) -> tuple[Tensor, Tensor] | None:
+        """Logits and labels of this rank's samples; ``None`` where it has none."""
         if self._shares is not None and not self._shares.mine:
             return None
-        logits, labels = logits_and_labels(self._labelled(), num_classes)
-        if verify:
-            require_repeatable(self._labelled(), logits, labels, self.dtype)
-        return logits, labels
+        return logits_and_labels(self._labelled(), num_classes)
+
+    def _require_repeatable(self, mine: tuple[Tensor, Tensor] | None) -> None:
+        if mine is not None:
+            require_repeatable(self._labelled(), *mine, self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -249,7 +260,9 @@ class Problem:
     def plan(self) -> dict[str, str | int]:
         """How products are computed: choices made by measurement, for the manifest.
 
-        Assign a plan of the same problem to make the same choices again, bit for bit.
+        Assign a plan of the same net and data to make the same choices again, bit for bit. That
+        of another version of PyTorch is decided anew, with a warning; that of another net is a
+        ValueError.
         """
         return self.engine.plan()
 

@@ -56,7 +56,7 @@ def gauss_newton(model: nn.Module, features: Tensor) -> Tensor:
 def parts_of_g(
     model: nn.Module, features: Tensor, labels: Tensor, convention: str
 ) -> dict[str, Tensor]:
-    """The four parts by loops over i, c, c' ([002] §6 with g_{c,c'} − g_c; [000] eq. 21–28)."""
+    """The four parts by loops over i, c, c' (Papyan 2020, §6, g_{c,c'} − g_c; 2019, eq. 21–28)."""
     J = jacobian(model, features)
     n, C, p = J.shape
     prob = torch.softmax(logits_of(model, flat_parameters(model), features), dim=1).detach()

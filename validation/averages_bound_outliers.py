@@ -68,11 +68,11 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="averages-bound-outliers",
     claim="λ_i(G) ≥ λ_i(G1+2) ≥ λ_i(G1), the three usually very close for the top C",
-    source="[000] §1.1 and Fig. 7",
+    source="Papyan (2019) §1.1 and Fig. 7",
     prediction="the inequalities always; the outliers of G close to the eigenvalues of averages",
     tolerance=(
-        "inequalities to 1e-4 (eigenvalues are converged to that); in [000]'s convention mean gaps "
-        "below 20 % over the top C − 1, train"
+        "inequalities to 1e-4 (eigenvalues are converged to that); in the convention of 2019 mean "
+        "gaps below 20 % over the top C − 1, train"
     ),
     run=run,
 )

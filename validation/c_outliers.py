@@ -63,7 +63,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="c-outliers",
     claim="There are C outliers, above a bulk of α/(C-1)·(2 - αC/(C-1))",
-    source="[002] Theorem 8.1, corrected by level 3 (docs/theory.md §2)",
+    source="Papyan (2020) Theorem 8.1, corrected by level 3 (docs/theory.md §2)",
     prediction=(
         "at the optimum C-1 outliers, and a bulk of α/(C-1): level 1 overstates it by 2 - αC/(C-1)"
     ),

@@ -29,7 +29,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="first-by-cross-class-later-by-class",
     claim="Mean gradients cluster by the logit coordinate c' first, by the class c later",
-    source="[000] §1.1 and Fig. 5",
+    source="Papyan (2019) §1.1 and Fig. 5",
     prediction="the share of c' exceeds that of c in the untrained net, and falls below it",
     tolerance="c' above c before training, c above c' after it, in every seed (MLP, train)",
     run=run,

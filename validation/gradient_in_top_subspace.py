@@ -25,7 +25,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="gradient-in-top-subspace",
     claim="Gradients live in the subspace of the top C eigenvectors of the Hessian",
-    source="Gur-Ari et al. (2018), as cited in [000] §1",
+    source="Gur-Ari et al. (2018), as cited in Papyan (2019) §1",
     prediction="most of the gradient's square lies in that subspace at the end of training",
     tolerance="more than half of it, mean over seeds, train, every kind of net",
     run=run,

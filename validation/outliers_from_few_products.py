@@ -41,7 +41,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="outliers-from-few-products",
     claim="The deviation of the outliers from their means can be predicted",
-    source="ours (THEORY, Outliers beyond their means); left open in [000] §6",
+    source="ours (THEORY, Outliers beyond their means); left open in Papyan (2019) §6",
     prediction="det(diag(1/ℓ) − Uᵀ(λ − G_within)⁻¹U) = 0 from at most 20 products an outlier",
     tolerance="below 1 % for each of the top C − 1, every seed and kind of net, train",
     run=run,

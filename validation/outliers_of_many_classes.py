@@ -43,7 +43,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="outliers-of-many-classes",
     claim="With many classes, and few samples of each, class means still cause the outliers",
-    source="[000] §1.1, [002] §6.1",
+    source="Papyan (2019) §1.1, Papyan (2020) §6.1",
     prediction="the planted truth: most of the outliers go with the class means",
     tolerance="the rule of deepspec.attribution.verdicts.judge; how many there are is reported",
     run=run,

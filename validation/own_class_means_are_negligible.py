@@ -33,7 +33,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="own-class-means-are-negligible",
     claim="Subtracting G_{c=c'} has no clear effect: mean gradients vanish at convergence",
-    source="[002] §6.1",
+    source="Papyan (2020) §6.1",
     prediction="no eigenvalue of the top C changes noticeably on train data",
     tolerance="below 2 % for each of the top C, every seed and kind of net, train",
     run=run,

@@ -109,7 +109,7 @@ def _figure(figures: dict[str, tuple[Tensor, JoinedSpectrum]], path: Path) -> No
 STUDY = Study(
     name="pairs-on-a-trained-net",
     claim="Top eigenpairs and the deflated density join to the true spectrum of a trained net",
-    source="[002] Appendix C.8, Figure 17",
+    source="Papyan (2020) Appendix C.8, Figure 17",
     prediction="values as dense and as SciPy's eigsh; one distribution of total mass one",
     tolerance=(
         "values and residuals to 1e-8 of the largest eigenvalue; the true distribution inside the "

@@ -54,7 +54,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="ratio-predicts-misclassification",
     claim="The ratio of outliers to bulk is predictive of misclassification",
-    source="[002] §8.2, after Theorem 8.1",
+    source="Papyan (2020) §8.2, after Theorem 8.1",
     prediction="as SNR grows the ratio grows and test error falls, in every sweep",
     tolerance="Spearman rank correlation below -0.95: one or two exchanges of neighbours",
     run=run,

@@ -44,7 +44,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="theorem-8-1",
     claim="The FIM at symmetric probabilities has the spectrum of Theorem 8.1",
-    source="[002] Theorem 8.1",
+    source="Papyan (2020) Theorem 8.1",
     prediction="every eigenvalue of a simulated FIM tends to the theorem's as N^(-1/2)",
     tolerance=(
         "power -0.50 ± 0.08 (its standard deviation over seeds is 0.012) and a last error below "

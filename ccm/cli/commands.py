@@ -11,7 +11,7 @@ import typer
 
 from ccm.bayes import bayes_spectrum
 from ccm.cli.errors import OneLineErrors
-from ccm.cli.explore import explore
+from ccm.cli.exploring import explore
 from ccm.cli.options import (
     AlphaOption,
     Classes,
@@ -25,7 +25,7 @@ from ccm.cli.options import (
     print_json,
     show,
 )
-from ccm.cli.sweep import sweep
+from ccm.cli.sweeping import sweep
 from ccm.finite_sample import GROUPS, finite_sample_law
 from ccm.fisher import empirical_fim
 from ccm.model import CanonicalClassificationModel

@@ -1,7 +1,7 @@
 """The explorer: a page on which D, C, t, N and α are moved and every level of theory answers.
 
 ``ccm explore`` serves it; :func:`ccm.explorer` shows it in a notebook. The page needs Panel, the
-extra ``deepspec[explore]``; nothing here imports it before a page is asked for.
+extra ``deepspec-ccm[explore]``; nothing here imports it before a page is asked for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def require_panel() -> None:
         If it is not; the message names the extra.
     """
     if find_spec("panel") is None:
-        raise ImportError("the explorer needs Panel: pip install 'deepspec[explore]'")
+        raise ImportError("the explorer needs Panel: pip install 'deepspec-ccm[explore]'")
 
 
 def explorer(
@@ -49,7 +49,7 @@ def explorer(
     TypeError, ValueError
         If a value is out of its range.
     ImportError
-        If Panel is not installed: it comes with the extra ``deepspec[explore]``.
+        If Panel is not installed: it comes with the extra ``deepspec-ccm[explore]``.
 
     Examples
     --------

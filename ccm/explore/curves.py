@@ -51,7 +51,7 @@ class SnrCurves:
 
 @dataclass(frozen=True, kw_only=True)
 class RatioCurve:
-    """One ratio of [002] §8.2 at levels 1 and 3 on ``SNR_GRID``, with the Bayes error beside."""
+    """One ratio of Papyan (2020) §8.2 at levels 1 and 3 on ``SNR_GRID``, the Bayes error beside."""
 
     upper: str
     lower: str
@@ -219,7 +219,7 @@ def _by_label(spectra: list[Spectrum]) -> dict[str, Curve]:
 def ratios_at(
     dim: int, num_classes: int, snr: float, alpha: Alpha
 ) -> dict[tuple[str, str], tuple[float, float]]:
-    """The ratios of [002] §8.2 at levels 1 and 3, groups by rank; NaN without such a group.
+    """The ratios of Papyan (2020) §8.2 at levels 1 and 3, groups by rank; NaN without such a group.
 
     Examples
     --------

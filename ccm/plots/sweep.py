@@ -142,7 +142,7 @@ def plot_eigenvalues(table: SweepTable) -> Figure:
 
 
 def plot_misclassification(table: SweepTable) -> Figure:
-    """Misclassification against the three ratios of [002] §8.2, theory beside fitted classifiers.
+    """Misclassification against the ratios of Papyan (2020) §8.2, theory beside fits.
 
     Raises
     ------

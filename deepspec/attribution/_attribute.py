@@ -14,10 +14,10 @@ from rich.console import Console
 from deepspec.attribution.cost import Cost, estimate
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
-from deepspec.attribution.gauss_newton_side import GaussNewtonSide, gauss_newton_side
 from deepspec.attribution.hessian_claims import HessianSide, hessian_side
 from deepspec.attribution.measurement import Measurement, Settings, forms_gram, measure
 from deepspec.attribution.result import Attribution, versions
+from deepspec.attribution.side_of_g import GaussNewtonSide, gauss_newton_side
 from deepspec.attribution.split import SplitAttribution
 from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
@@ -26,6 +26,7 @@ from deepspec.class_structure.gram import restore_gram
 from deepspec.engine.distributed import speaks
 from deepspec.engine.errors import NoSecondDerivative
 from deepspec.problem import Problem
+from deepspec.seeds import Seed, whole_seed
 
 LARGE = 2 * 10**8
 # A shorter job needs no word beforehand.
@@ -38,14 +39,14 @@ def attribute(
     test: Problem | None = None,
     untrained: Problem | None = None,
     convention: Convention = "jmlr2020",
-    seed: int | torch.Generator = 0,
+    seed: Seed = 0,
     draws: int | None = None,
     steps: int | None = None,
     probes: int = 1,
     exact_up_to: int | None = None,
     checkpoint: str | Path | None = None,
 ) -> Attribution:
-    """Which part of the spectrum has which cause, with nulls.
+    """Find which part of a classifier's spectrum has which cause, beside nulls.
 
     Takes G = Σ w_{i,c'} g_{i,c'} g_{i,c'}ᵀ apart into class means, deviations of cross-class means,
     scatter within and own-class means (Papyan 2020, eq. 6.4; Papyan 2019, eq. 28), knocks each
@@ -95,14 +96,12 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
-    if isinstance(seed, torch.Generator):
-        seed = int(torch.randint(2**31, (), generator=seed, device=seed.device))
     array = _array_of(problem, convention)
     net = problem if isinstance(problem, Problem) else None
     large = net is not None and net.size * net.num_samples > LARGE
     settings = Settings(
         convention=convention,
-        seed=seed,
+        seed=whole_seed(seed),
         draws=(4 if large else 19) if draws is None else draws,
         steps=(32 if large else 100) if steps is None else steps,
         probes=probes,
@@ -162,7 +161,7 @@ def _check(
                 f"expected the {name} problem to have the same net: {problem.size} parameters and "
                 f"{problem.num_classes} classes; got {other.size} and {other.num_classes}"
             )
-    for name in ("seed", "draws", "steps", "probes", "exact_up_to"):
+    for name in ("draws", "steps", "probes", "exact_up_to"):
         value = getattr(settings, name)
         if value is None and name == "exact_up_to":
             continue

@@ -12,10 +12,11 @@ from torch import Tensor
 from deepspec.attribution.measurement import Measurement
 from deepspec.class_structure.parts import BetweenClass, CrossClass
 from deepspec.problem import Problem
+from deepspec.storage.display import Result, Table, Tabular
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Alignment(Result, Tabular):
     """Cosines of principal angles in parameter space, largest first, k = C.
 
     Attributes
@@ -25,7 +26,7 @@ class Alignment:
         "Hess and class means", "Hess and cross-class means", "G and Hess".
     gradient_share
         ‖P ∇‖²/‖∇‖² for the loss gradient ∇ and P onto the top C eigenvectors of "G" and "Hess"
-        (Gur-Ari et al. 2018, as [000] §1 cites), and onto the "class means".
+        (Gur-Ari et al. 2018, as Papyan (2019) §1 cites), and onto the "class means".
     chance
         √(k/p), about the cosine of k-dimensional random subspaces.
     """
@@ -33,6 +34,16 @@ class Alignment:
     cosines: dict[str, Float[Tensor, " k"]]
     gradient_share: dict[str, float]
     chance: float
+
+    def _words(self) -> list[str]:
+        shares = [f"{pair}: {mean_square(cos):.0%}" for pair, cos in self.cosines.items()]
+        return [*shares, f"by chance {self.chance**2:.1%}"]
+
+    def _table(self) -> Table:
+        return {
+            "spaces": list(self.cosines),
+            "share inside": [mean_square(cosines) for cosines in self.cosines.values()],
+        }
 
 
 def mean_square(cosines: Float[Tensor, " k"]) -> float:
@@ -100,7 +111,8 @@ def measure_alignment(
         if words == "class means":
             shares[words] = share_inside(small, (basis.T @ rows_gradient)[:, 0], square)
     cosines["G and Hess"] = principal_cosines(inner_g, inner_h, of_g.T @ of_hessian)
-    return Alignment(cosines, shares, math.sqrt(min(1.0, measured.count / problem.size)))
+    chance = math.sqrt(min(1.0, measured.count / problem.size))
+    return Alignment(cosines=cosines, gradient_share=shares, chance=chance)
 
 
 def _inverse_root(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k j"]:

@@ -22,14 +22,15 @@ from deepspec.class_structure.parts import (
 )
 from deepspec.krylov import Estimate, trace
 from deepspec.operators import Projector, SymmetricOperator
+from deepspec.storage.display import Result, Table, Tabular
 
 MOST_CELLS = 1024
 MATVECS_FOR_TRACE = 48
 FEW = 10
 
 
-@dataclass(frozen=True, eq=False)
-class PartSummary:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PartSummary(Result):
     """One part: its dimension, its trace, its share of tr V, and its top eigenvalues."""
 
     name: str
@@ -38,9 +39,13 @@ class PartSummary:
     share: float
     top: Float[Tensor, " k"]
 
+    def _words(self) -> list[str]:
+        words = [self.name, f"{self.share:.1%} of the trace", f"rank at most {self.rank:,}"]
+        return [*words, f"largest eigenvalue {float(self.top[0]):.4g}"] if len(self.top) else words
 
-@dataclass(frozen=True, eq=False)
-class Decomposition:
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Decomposition(Result, Tabular):
     """V = V_class + V_cross + V_within + V_{c=c'} (Papyan 2020, eq. 6.4; Papyan 2019, eq. 28).
 
     Attributes
@@ -61,6 +66,22 @@ class Decomposition:
     def part(self, name: str) -> PartSummary:
         """One part by name."""
         return {part.name: part for part in self.parts}[name]
+
+    def _words(self) -> list[str]:
+        return [
+            self.convention,
+            *(f"{part.name} {part.share:.1%}" for part in self.parts),
+            f"they add up to {self.residual:.1e}",
+        ]
+
+    def _table(self) -> Table:
+        return {
+            "part": [part.name for part in self.parts],
+            "rank": [part.rank for part in self.parts],
+            "trace": [part.trace for part in self.parts],
+            "share": [part.share for part in self.parts],
+            "largest": [float(part.top[0]) if len(part.top) else 0.0 for part in self.parts],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +182,8 @@ def decompose(
         else:
             inside = operator.project_out(_Complement(part))
             kept = top_values(inside, few)
-            size = trace(inside, MATVECS_FOR_TRACE, generator=stream(seed, "trace")).value
-        summaries.append(PartSummary(part.name, part.rank, size, size / whole_trace, kept))
+            size = trace(inside, MATVECS_FOR_TRACE, seed=stream(seed, "trace")).value
+        summaries.append(_summary(part.name, part.rank, size, whole_trace, kept))
     within = WithinClass(cells)
     size = whole_trace - summaries[-1].trace
     values = torch.zeros(few, dtype=torch.float64)
@@ -171,9 +192,15 @@ def decompose(
             values = padded(operator.transformed(within.on_rows).cpu(), few)
         else:
             values = top_values(operator.project_out(within.means), few, start[:, :few])
-    share = size / whole_trace
-    summaries.insert(2, PartSummary("within_class", within.rank, size, share, values))
-    return Decomposition(convention, tuple(summaries), identity_residual(means.array, seed))
+    summaries.insert(2, _summary("within_class", within.rank, size, whole_trace, values))
+    residual = identity_residual(means.array, seed)
+    return Decomposition(convention=convention, parts=tuple(summaries), residual=residual)
+
+
+def _summary(
+    name: str, rank: int, size: float, whole: float, top: Float[Tensor, " k"]
+) -> PartSummary:
+    return PartSummary(name=name, rank=rank, trace=size, share=size / whole, top=top)
 
 
 def padded(values: Float[Tensor, " k"], count: int) -> Float[Tensor, " count"]:
@@ -206,12 +233,12 @@ def total_trace(operator: SymmetricOperator, seed: int) -> Estimate:
     """tr S = tr V: exact where S is formed, else estimated with its standard error."""
     if isinstance(operator, Gram):
         return exactly(operator.trace())
-    return trace(operator, MATVECS_FOR_TRACE, generator=stream(seed, "trace"))
+    return trace(operator, MATVECS_FOR_TRACE, seed=stream(seed, "trace"))
 
 
 def exactly(value: float) -> Estimate:
     """A number that is no estimate."""
-    return Estimate(value, 0.0, 0)
+    return Estimate(value=value, standard_error=0.0, matvecs=0)
 
 
 def identity_residual(array: ClassArray, seed: int) -> float:

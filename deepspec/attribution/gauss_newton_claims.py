@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from deepspec.attribution.decomposition import times
 from deepspec.attribution.knockouts import (
-    KnownPairs,
     recycled_values,
     removed_share,
     top_values,
 )
 from deepspec.attribution.measurement import (
-    Knockout,
+    Measured,
     Measurement,
     knock_out,
     without_zero_pairs,
@@ -34,6 +33,7 @@ from deepspec.class_structure.parts import (
     GlobalMean,
     MeanPart,
 )
+from deepspec.krylov import Eigenpairs
 
 OUTLIER_MARGIN = 1.25
 NULL_TOLERANCE = 1e-2
@@ -77,20 +77,21 @@ def selectivity(measured: Measurement, means_top: Float[Tensor, " k"], tails: fl
 
 
 def removed_by(
-    measured: Measurement, knockouts: dict[str, Knockout], tail_trace: float
+    measured: Measurement, knockouts: Mapping[str, Measured], tail_trace: float
 ) -> dict[str, float]:
     """The share of its feature that each cause removes by subtraction."""
     shares = {
-        claim: measured.removed(part, knockouts[part].subtracted) for claim, part in CAUSES.items()
+        claim: measured.removed(part, knockouts[part][0].subtracted)
+        for claim, part in CAUSES.items()
     }
     if measured.located is not None:
         shares["mini-bulk"] = measured.located.removed(CrossClass(measured.array.cells).basis)
-    within = knockouts["within_class"]
+    within, whole = knockouts["within_class"]
     gram = measured.means.gram
     if measured.means.complete:
         left = float(gram.trace()) - float(within.subtracted[: measured.count].sum())
     else:
-        left = within.spectrum.tail_trace if within.spectrum is not None else 0.0
+        left = whole.tail_trace if whole is not None else 0.0
     tails = min(1.0, left / tail_trace) if tail_trace > 0 else math.nan
     shares["bulk"] = selectivity(measured, within.subtracted, tails)
     return shares
@@ -158,7 +159,7 @@ class _Nulls:
         return measured.removed(name, left)
 
 
-def beyond_global_mean(measured: Measurement, known: KnownPairs) -> Callable[[Cells], float]:
+def beyond_global_mean(measured: Measurement, known: Eigenpairs) -> Callable[[Cells], float]:
     """The share of the top C that means of groups remove beyond what the global mean removes.
 
     Means over *any* groups carry the global mean, which is the same for all of them: on a nearly
@@ -216,7 +217,7 @@ def nulls_of(
 
 def judge_claims(
     measured: Measurement,
-    knockouts: dict[str, Knockout],
+    knockouts: Mapping[str, Measured],
     tail_trace: float,
     edge: float,
     untrained: dict[str, float],
@@ -239,7 +240,7 @@ def judge_claims(
     for claim, removed in shares.items():
         projected, at_most = math.nan, removed
         if claim in CAUSES and not (claim == "mini-bulk" and located is not None):
-            cause = knockouts[CAUSES[claim]]
+            cause, _ = knockouts[CAUSES[claim]]
             at_most = measured.removed_at_most(CAUSES[claim], cause.subtracted)
             if not bool(cause.projected.isnan().any()):
                 projected = measured.removed(CAUSES[claim], cause.projected)

@@ -8,7 +8,7 @@ whether E reaches the outliers takes the upper end of the run that gives its den
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from deepspec.attribution.verdicts import Finding, judge
 from deepspec.classifier.softmax import softmax_residual
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
+from deepspec.krylov._results import exact_pairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
 from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
@@ -204,10 +205,12 @@ def _pairs_of_e(
     settings = measured.settings
     probe = torch.randn(problem.size, generator=stream(settings.seed, "size of E"))
     probe = probe.to(problem.device, problem.dtype)
-    rounding = 100 * torch.finfo(problem.dtype).eps * float((GaussNewton(problem) @ probe).norm())
+    size = float((GaussNewton(problem) @ probe).norm())
+    rounding = 100 * torch.finfo(problem.precision).eps * size
     if float((residual @ probe).norm()) <= rounding:
         nothing = probe.new_zeros(count)
-        return Eigenpairs(nothing, probe.new_zeros(problem.size, count), nothing, 1)
+        vectors = probe.new_zeros(problem.size, count)
+        return Eigenpairs(values=nothing, vectors=vectors, residuals=nothing, matvecs=1)
     residual.prepare(300)
     return _as_far_as_affordable(residual, count, settings.tolerance, settings.seed, edge)
 
@@ -281,10 +284,10 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
         counts = torch.cat([full.counts, full.counts.new_tensor([float(zeros)])])
         if len(values) < count:
             return full
-        return Spectrum("G", "exact", full.top, nodes, counts, 0)
+        return replace(full, nodes=nodes, counts=counts)
     vectors = parameter_vectors(measured)
     count = min(count, vectors.shape[1])
-    pairs = Eigenpairs(measured.pairs.values[:count], vectors, torch.zeros(count), 0)
+    pairs = exact_pairs(measured.pairs.values[:count], vectors)
     return _spectrum(measured, "G", GaussNewton(problem), pairs, count)
 
 

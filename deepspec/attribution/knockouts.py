@@ -21,10 +21,39 @@ from torch import Tensor
 
 from deepspec.class_structure.gram import Gram, schur_factor
 from deepspec.class_structure.parts import MeanPart
-from deepspec.krylov import top_eigenpairs
+from deepspec.krylov import Eigenpairs, top_eigenpairs
 from deepspec.operators import SymmetricOperator
+from deepspec.storage.display import Result, Table, Tabular
 
 LOOSE = 1e-3
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Knockout(Result, Tabular):
+    """The top eigenvalues of G with one part knocked out, both ways.
+
+    Attributes
+    ----------
+    part, rank
+        Its name, and its dimension.
+    subtracted, projected
+        What is left; NaN in the second where the projection was not measured.
+    """
+
+    part: str
+    rank: int
+    subtracted: Float[Tensor, " k"]
+    projected: Float[Tensor, " k"]
+
+    def _words(self) -> list[str]:
+        words = [f"{self.part} of rank {self.rank:,}"]
+        for how, values in (("subtracted", self.subtracted), ("projected out", self.projected)):
+            if len(values) and not bool(values.isnan().any()):
+                words.append(f"largest left {float(values[0]):.4g} when {how}")
+        return words
+
+    def _table(self) -> Table:
+        return {"subtracted": self.subtracted, "projected": self.projected}
 
 
 class SchurComplement(SymmetricOperator):
@@ -65,14 +94,6 @@ class SchurComplement(SymmetricOperator):
         return self.operator @ columns - self.factor @ (self.factor.T @ columns)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class KnownPairs:
-    """Eigenpairs of S that later estimates start from: values (k,) descending, vectors (m, k)."""
-
-    values: Float[Tensor, " k"]
-    vectors: Float[Tensor, "m k"]
-
-
 def top_values(
     operator: SymmetricOperator,
     count: int,
@@ -97,7 +118,7 @@ def top_values(
 
 
 def recycled_values(
-    operator: SymmetricOperator, part: MeanPart, pairs: KnownPairs, count: int
+    operator: SymmetricOperator, part: MeanPart, pairs: Eigenpairs, count: int
 ) -> Float[Tensor, " count"]:
     """Lower bounds on the top eigenvalues of (I − P) S (I − P), from the known eigenvectors of S.
 

@@ -10,15 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.decomposition import MeasuredMeans, measure_means, padded
-from deepspec.attribution.knockouts import LOOSE, KnownPairs, SchurComplement, removed_share
+from deepspec.attribution.knockouts import LOOSE, Knockout, SchurComplement, removed_share
 from deepspec.attribution.mini_bulk import Located, MiniBulk, describe_mini_bulk, locate
 from deepspec.attribution.spectra import Spectrum, exact_spectrum_of, lanczos_spectrum
 from deepspec.class_structure.array import ClassArray, means_beyond_within
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import Gram, descending, gram_bytes
 from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
-from deepspec.class_structure.rows import SYMBOLS, RowsGram
-from deepspec.krylov import top_eigenpairs
+from deepspec.class_structure.rows import RowsGram, without
+from deepspec.krylov import Eigenpairs, top_eigenpairs
+from deepspec.krylov._results import exact_pairs
 from deepspec.operators import SymmetricOperator
 
 MOST_PLACES = 20
@@ -68,20 +69,6 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Knockout:
-    """The top eigenvalues of V with one part knocked out, and of the rest of the spectrum.
-
-    ``rank`` is that of the part; ``projected`` is NaN where the projection was not measured.
-    """
-
-    part: str
-    rank: int
-    subtracted: Float[Tensor, " k"]
-    projected: Float[Tensor, " k"]
-    spectrum: Spectrum | None
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Measurement:
     """One array, with the top eigenpairs of S.
 
@@ -93,7 +80,7 @@ class Measurement:
     settings: Settings
     operator: SymmetricOperator
     means: MeasuredMeans
-    pairs: KnownPairs
+    pairs: Eigenpairs
     count: int
     mini: int
     outliers: int = 0
@@ -128,8 +115,7 @@ class Measurement:
 
     def label(self, name: str) -> str:
         """What is left without a part, as figures call it."""
-        symbol = self.array.rows.symbol
-        return f"{symbol} − {SYMBOLS[f'P_{name}'].replace('G', symbol)}"
+        return without(self.array.rows.symbol, name)
 
     @cached_property
     def located(self) -> Located | None:
@@ -207,14 +193,24 @@ def measure(array: ClassArray, settings: Settings) -> Measurement:
         settings,
         operator,
         means,
-        KnownPairs(full, vectors),
+        exact_pairs(full, vectors),
         count,
         min(mini, max(0, wanted - count)),
     )
 
 
-def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
-    """Remove one part by subtraction and, if ``thorough``, by projection and look at it all."""
+# A knockout, and the spectrum that it leaves where that was asked for.
+Measured = tuple[Knockout, Spectrum | None]
+
+
+def _knockout(
+    part: Part, subtracted: Float[Tensor, " k"], projected: Float[Tensor, " k"]
+) -> Knockout:
+    return Knockout(part=part.name, rank=part.rank, subtracted=subtracted, projected=projected)
+
+
+def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Measured:
+    """Remove one part by subtraction and, if ``thorough``, by projection; and all that is left."""
     part = measured.part(name)
     if not isinstance(part, MeanPart):
         return _without_within(measured, part, thorough=thorough)
@@ -227,9 +223,9 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
         spectrum = exact_spectrum_of(label, values, measured.count) if shown else None
         subtracted = padded(values, count)
         if not thorough:
-            return Knockout(name, part.rank, subtracted, nothing, None)
+            return _knockout(part, subtracted, nothing), None
         projected = padded(measured.gram.without_range(part.basis).clamp_min(0.0).cpu(), count)
-        return Knockout(name, part.rank, subtracted, projected, spectrum)
+        return _knockout(part, subtracted, projected), spectrum
     start = part_free(measured, part)
     remaining = measured.operator.project_out(part)
     subtracted, spectrum = _estimated(measured, label, remaining, start, count, thorough=shown)
@@ -242,7 +238,7 @@ def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Knockout:
             image = (measured.operator @ basis.to(measured.operator.dtype)).double()
         schur = SchurComplement(measured.operator, basis, image)
         projected, _ = _estimated(measured, label, schur, start, count, thorough=False)
-    return Knockout(name, part.rank, subtracted, projected, spectrum)
+    return _knockout(part, subtracted, projected), spectrum
 
 
 def part_free(measured: Measurement, part: Part) -> Float[Tensor, "m k"]:
@@ -281,7 +277,7 @@ def _estimated(
     return top, spectrum
 
 
-def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Knockout:
+def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Measured:
     """V − V_within, the means alone: from their Gram matrix where all cells are in it."""
     count = measured.looked_at("within_class")
     projected = torch.full((count,), torch.nan, dtype=torch.float64)
@@ -298,14 +294,14 @@ def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Kno
         spectrum = found
     if thorough and measured.exact and measured.means.complete:
         projected = padded(means_beyond_within(measured.gram, measured.means.basis).cpu(), count)
-    return Knockout("within_class", part.rank, top, projected, spectrum if thorough else None)
+    return _knockout(part, top, projected), spectrum if thorough else None
 
 
-def without_zero_pairs(measured: Measurement) -> KnownPairs:
+def without_zero_pairs(measured: Measurement) -> Eigenpairs:
     """The eigenpairs that lie above zero: for nulls that start from them."""
     known = measured.pairs
     kept = known.values > 1e-9 * known.values[0]
-    return KnownPairs(known.values[kept], known.vectors[:, kept])
+    return exact_pairs(known.values[kept], known.vectors[:, kept])
 
 
 def with_outliers(measured: Measurement, outliers: int) -> Measurement:

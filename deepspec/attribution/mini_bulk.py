@@ -34,6 +34,7 @@ from torch import Tensor
 
 from deepspec.class_structure.gram import Gram
 from deepspec.class_structure.parts import CrossClass, WithinClass
+from deepspec.storage.display import Result, Table, Tabular
 
 MAJORITY = 0.5
 STRETCH = (0.025, 0.975)
@@ -42,8 +43,8 @@ TOUCH, COMPARED = 1e-9, 33
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MiniBulk:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MiniBulk(Result, Tabular):
     """Where the mini-bulk lies, beside the bulk.
 
     Attributes
@@ -82,6 +83,23 @@ class MiniBulk:
         if middle < float(self.bulk_quantiles[0]):
             return "left of"
         return "right of" if middle > float(self.bulk_quantiles[-1]) else "inside"
+
+    def _words(self) -> list[str]:
+        if not self.count:
+            return ["no eigenvector lies mostly in the cross-class part"]
+        return [
+            f"{self.count} eigenvalues {self.side} the bulk",
+            f"λ from {self.stretch[0]:.3g} to {self.stretch[1]:.3g}",
+            f"{self.decades:.1f} decades from it",
+            f"{self.outside:.0%} outside its range",
+        ]
+
+    def _table(self) -> Table:
+        return {
+            "below": list(QUANTILES),
+            "mini-bulk": self.quantiles,
+            "bulk": self.bulk_quantiles,
+        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)

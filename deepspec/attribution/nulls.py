@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepspec.attribution.knockouts import KnownPairs, ritz
+from deepspec.attribution.knockouts import ritz
 from deepspec.attribution.seeding import stream
 from deepspec.class_structure.rows import Rows
+from deepspec.krylov import Eigenpairs
 
 MOST_ENTRIES, MOST_WORK, LEAST_SHARE = 2 * 10**8, 4 * 10**10, 1e-3
 COLUMNS_AT_ONCE = 16
@@ -39,7 +40,7 @@ def random_subspace(
 
 
 def without_random_subspace(
-    rows: Rows, pairs: KnownPairs, rank: int, count: int, seed: int, draw: int
+    rows: Rows, pairs: Eigenpairs, rank: int, count: int, seed: int, draw: int
 ) -> Float[Tensor, " count"]:
     """Lower bounds on the top eigenvalues of V ⊘ R, R a random subspace of the vectors' space.
 

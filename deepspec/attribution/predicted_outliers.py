@@ -14,7 +14,7 @@ so λ is an eigenvalue of G above the spectrum of G_within exactly when
   C. By the same Schur complement these are the largest eigenvalues of S on span(E) plus that
   space, a Rayleigh–Ritz value: never too high, and better with every product.
 
-(docs/theory.md §1, "Outliers beyond their means"; [000] §6 leaves their deviation open.)
+(docs/theory.md §1, "Outliers beyond their means"; Papyan (2019) §6 leaves their deviation open.)
 In S's coordinates, with z_i = P_within S E y_i/√ℓ_i (at no cost once S E is there),
 u_iᵀ G_within u_i = ‖z_i‖² and ∫ dμ_i(x)/(λ − x) = (1 + z_iᵀ(λ − P_within S P_within)⁻¹ z_i)/λ.
 """
@@ -30,12 +30,14 @@ from torch import Tensor
 
 from deepspec.krylov import Tridiagonal, lanczos
 from deepspec.operators import SymmetricOperator
+from deepspec.storage.display import Result, Table, Tabular
 
 COUPLED_STEPS = 4
+METHODS = ("means", "first_order", "root", "coupled")
 
 
-@dataclass(frozen=True, eq=False)
-class PredictedOutliers:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PredictedOutliers(Result, Tabular):
     """Predictions beside the truth, largest first.
 
     Attributes
@@ -71,13 +73,28 @@ class PredictedOutliers:
         predicted: Tensor = getattr(self, method)
         return predicted / self.true - 1
 
+    def _words(self) -> list[str]:
+        words = [f"{len(self.true)} eigenvalues"]
+        for method in METHODS if len(self.true) else ():
+            worst = float(self.relative_error(method).abs().nan_to_num(0.0).max())
+            words.append(f"{method.replace('_', ' ')} to {worst:.2%}")
+        return [*words, f"{self.matvecs:,} matvecs"]
+
+    def _table(self) -> Table:
+        return {name: getattr(self, name) for name in ("true", "class_only", *METHODS)}
+
 
 def secular_root(level: float, weight: float, measure: Tridiagonal) -> float:
     """The largest λ with λ/ℓ = 1 + Σ_m weight·w_m/(λ − θ_m), by Brent's method.
 
     Left minus right grows from −∞ at the largest node to +∞, so there is exactly one root above.
 
-    >>> none = Tridiagonal(torch.zeros(1), torch.zeros(0), 0.0, True, None)
+    >>> none = Tridiagonal(
+    ...     diagonal=torch.zeros(1),
+    ...     off_diagonal=torch.zeros(0),
+    ...     next_off_diagonal=0.0,
+    ...     exhausted=True,
+    ... )
     >>> round(secular_root(2.0, 3.0, none), 6)
     3.645751
     """
@@ -144,14 +161,14 @@ def predict_outliers(
     used = min(COUPLED_STEPS, steps)
     coupled = coupled_values(gram, basis, image, beyond, used, count)
     return PredictedOutliers(
-        true[:count].double().cpu(),
-        class_only[:count].double().cpu(),
-        levels.cpu(),
-        (levels + weight).cpu().sort(descending=True).values,
-        _descending(root),
-        coupled,
-        {"means": 0, "first_order": 0, "root": steps, "coupled": used},
-        basis.shape[1],
+        true=true[:count].double().cpu(),
+        class_only=class_only[:count].double().cpu(),
+        means=levels.cpu(),
+        first_order=(levels + weight).cpu().sort(descending=True).values,
+        root=_descending(root),
+        coupled=coupled,
+        matvecs_each={"means": 0, "first_order": 0, "root": steps, "coupled": used},
+        matvecs_for_means=basis.shape[1],
     )
 
 

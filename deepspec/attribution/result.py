@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy
 import scipy
 import torch
-from torch import Tensor
 
 from deepspec.attribution import summary as words
 from deepspec.attribution.measurement import Settings
 from deepspec.attribution.split import SplitAttribution
-from deepspec.storage.checkpoint import load_state, save_state
-from deepspec.storage.results import new_folder, pack, unpack
-
-KIND = "attribution"
+from deepspec.storage.display import Drawable, Result, Table, Tabular, html_table
+from deepspec.storage.results import load_result, new_folder, save_result
 
 
-@dataclass(frozen=True, eq=False)
-class Attribution:
-    """The attribution of one net's spectra: what :func:`deepspec.attribute` returns."""
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Attribution(Result, Tabular, Drawable):
+    """What was found about the causes of one net's spectrum: verdicts, tables, spectra, cost.
+
+    :func:`deepspec.attribute` returns it.
+
+    Attributes
+    ----------
+    problem
+        The fingerprint of the net and its data.
+    num_classes, parameters
+        C, and the length of θ.
+    settings
+        How it was measured.
+    splits
+        What was found, by the name of the data: "train" and maybe "test".
+    has_untrained
+        Whether the untrained net is shown beside it.
+    plan
+        The choices that change rounding, to repeat it to the bit.
+    versions
+        Of what the numbers depend on.
+    seconds
+        It took.
+    """
 
     problem: dict[str, Any]
     num_classes: int
@@ -65,27 +83,42 @@ class Attribution:
             once the new one is complete.
         """
         with new_folder(Path(folder), overwrite=overwrite) as place:
-            self.write_state(place)
+            save_result(place, self)
 
-    def write_state(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
-        """The manifest and the arrays, into a folder that is being made; ``extra`` goes first."""
-        arrays: dict[str, Tensor] = {}
-        tree = pack(self, KIND, arrays)
-        save_state(folder, {"kind": KIND, **(extra or {}), KIND: tree}, arrays)
+    @property
+    def matvecs(self) -> int:
+        """Products with J, Jᵀ and second derivatives that all splits took."""
+        return sum(split.matvecs for split in self.splits.values())
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Attribution:
-        """Read what :meth:`save` wrote.
+    def _words(self) -> list[str]:
+        net = f"{self.parameters:,} parameters, {self.num_classes} classes"
+        words = [f"{net}, {self.matvecs:,} matvecs"]
+        for name, split in self.splits.items():
+            answers = {f.claim: f.answer for f in split.findings}
+            kinds = ("supported", "not supported", "not decided")
+            said = [
+                f"{kind}: {', '.join(c for c, a in answers.items() if a == kind)}"
+                for kind in kinds
+                if kind in answers.values()
+            ]
+            words += [f"{name}: {split.samples:,} samples", *(f"{name}, {line}" for line in said)]
+        return words
 
-        Raises
-        ------
-        ValueError
-            If the folder holds something else, or what another version wrote.
-        """
-        with read_state(folder) as (manifest, arrays):
-            loaded = unpack(cls, manifest[KIND], arrays)
-        assert isinstance(loaded, cls)
-        return loaded
+    def _table(self) -> Table:
+        tables = {name: split._table() for name, split in self.splits.items()}
+        first, *_ = tables.values()
+        return {
+            "split": [name for name, split in self.splits.items() for _ in split.findings],
+            **{head: [v for table in tables.values() for v in table[head]] for head in first},
+        }
+
+    def _repr_html_(self) -> str:
+        lines = [escape(part).split("\n- ") for part in self.summary().split("\n\n")]
+        said = "".join(
+            f"<p>{head}</p><ul>{''.join(f'<li>{x}</li>' for x in rest)}</ul>"
+            for head, *rest in lines
+        )
+        return said + html_table(self._table())
 
     def summary(self) -> str:
         """The conclusion in plain words."""
@@ -104,25 +137,7 @@ def extra_entries(folder: str | Path) -> dict[str, Any]:
     ValueError
         As :meth:`Attribution.load`.
     """
-    own = {"kind", KIND, "arrays", "sha256"}
-    with read_state(folder) as (manifest, _):
-        return {name: value for name, value in manifest.items() if name not in own}
-
-
-@contextmanager
-def read_state(folder: str | Path) -> Iterator[tuple[dict[str, Any], dict[str, Tensor]]]:
-    """A saved attribution's manifest and arrays; what does not fit while they are read is said."""
-    try:
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") == KIND:
-            yield manifest, arrays
-            return
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"expected a saved attribution of this version in {folder}, but it was written by "
-            f"another version or is damaged ({error!r}); attribute the net again"
-        ) from error
-    raise ValueError(f"expected a saved attribution in {folder}, found {manifest.get('kind')}")
+    return load_result(Attribution, Path(folder))[1]
 
 
 def versions() -> dict[str, str]:

@@ -12,12 +12,13 @@ from torch import Tensor
 from deepspec.attribution.seeding import stream
 from deepspec.krylov import Tridiagonal, lanczos
 from deepspec.operators import ColumnSpace, Projector, SymmetricOperator
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 FORMED_UP_TO = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Spectrum(Result, Tabular, Drawable):
     """The whole spectrum of one operator.
 
     Attributes
@@ -63,6 +64,19 @@ class Spectrum:
         """Σ λ."""
         return float(self.top.sum()) + self.tail_trace
 
+    def _words(self) -> list[str]:
+        words = [f"{self.operator}, {self.method}", f"{len(self.top)} largest certain"]
+        if len(self.top):
+            words[1] += f" from {float(self.top[0]):.4g} down to {float(self.top[-1]):.4g}"
+        words.append(f"{float(self.counts.sum()):,.0f} more at {len(self.nodes):,} places")
+        return [*words, f"{self.matvecs:,} matvecs"]
+
+    def _table(self) -> Table:
+        return {
+            "eigenvalue": [*self.top.tolist(), *self.nodes.tolist()],
+            "count": [*[1.0] * len(self.top), *self.counts.tolist()],
+        }
+
 
 def exact_spectrum_of(
     name: str,
@@ -78,14 +92,14 @@ def exact_spectrum_of(
     values = eigenvalues.double().cpu().sort(descending=True).values
     rest = values[top:]
     return Spectrum(
-        name,
-        "exact",
-        values[:top],
-        rest,
-        torch.ones_like(rest),
-        0,
-        {part: share[top:].cpu() for part, share in (shares or {}).items()},
-        {part: share[:top].cpu() for part, share in (shares or {}).items()},
+        operator=name,
+        method="exact",
+        top=values[:top],
+        nodes=rest,
+        counts=torch.ones_like(rest),
+        matvecs=0,
+        causes={part: share[top:].cpu() for part, share in (shares or {}).items()},
+        top_causes={part: share[:top].cpu() for part, share in (shares or {}).items()},
     )
 
 
@@ -97,7 +111,7 @@ def dense_spectrum(name: str, operator: SymmetricOperator, top: int) -> Spectrum
     """
     matrix = operator.to_dense().double()
     values = torch.linalg.eigvalsh((matrix + matrix.T) / 2)
-    rounding = operator.size * torch.finfo(operator.dtype).eps * float(values.abs().max())
+    rounding = operator.size * operator.epsilon * float(values.abs().max())
     values[values.abs() <= rounding] = 0.0  # of neither sign
     return replace(exact_spectrum_of(name, values, top), matvecs=operator.size)
 
@@ -117,7 +131,7 @@ def lanczos_spectrum(
     """Top eigenvalues from their eigenpairs, the rest by Lanczos in what these leave over.
 
     The start vectors are uniform directions off the eigenvectors and off whatever a compression
-    removed ([002] Algorithm 3 after Appendix C.8's deflation).
+    removed (Papyan 2020, Algorithm 3 after Appendix C.8's deflation).
     """
     rest = operator.project_out(ColumnSpace(vectors))
     dimension = rest.size - rest.num_removed
@@ -133,7 +147,7 @@ def lanczos_spectrum(
         run = lanczos(
             rest, min(steps, dimension), start, "full" if reorthogonalize else "none", seed=seed
         )
-        matvecs += len(run.diagonal)
+        matvecs += run.matvecs
         nodes.append(run.ritz_values)
         counts.append(run.ritz_weights * dimension / probes)
         if parts and run.basis is not None:
@@ -141,14 +155,14 @@ def lanczos_spectrum(
             for part, share in shares_of_parts(parts, run.basis @ turn).items():
                 causes[part].append(share)
     return Spectrum(
-        name,
-        "Lanczos",
-        top.double().cpu(),
-        torch.cat(nodes),
-        torch.cat(counts),
-        matvecs,
-        {part: torch.cat(shares) for part, shares in causes.items()},
-        shares_of_parts(parts or {}, vectors),
+        operator=name,
+        method="Lanczos",
+        top=top.double().cpu(),
+        nodes=torch.cat(nodes),
+        counts=torch.cat(counts),
+        matvecs=matvecs,
+        causes={part: torch.cat(shares) for part, shares in causes.items()},
+        top_causes=shares_of_parts(parts or {}, vectors),
     )
 
 

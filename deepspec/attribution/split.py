@@ -10,34 +10,30 @@ from torch import Tensor
 from deepspec.attribution.alignment import Alignment
 from deepspec.attribution.decomposition import Decomposition
 from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
+from deepspec.attribution.knockouts import Knockout
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers
 from deepspec.attribution.spectra import Spectrum
-from deepspec.attribution.verdicts import Finding
+from deepspec.attribution.verdicts import CLAIMS, Finding
+from deepspec.class_structure.rows import without
 from deepspec.class_structure.two_way import TwoWayLayout
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 
-@dataclass(frozen=True, eq=False)
-class KnockoutRecord:
-    """The top eigenvalues of G with one part knocked out, both ways."""
-
-    part: str
-    rank: int
-    subtracted: Float[Tensor, " k"]
-    projected: Float[Tensor, " k"]
-
-
-@dataclass(frozen=True, eq=False)
-class MeansMap:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MeansMap(Result):
     """The Gram matrix of the plain mean gradients, for maps: cells (c, c') and class means."""
 
     cells: list[list[int]]
     gram: Float[Tensor, "r r"]
     weights: Float[Tensor, " r"]
 
+    def _words(self) -> list[str]:
+        return [f"{len(self.cells):,} mean gradients, by their Gram matrix"]
 
-@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class SplitAttribution:
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SplitAttribution(Result, Tabular, Drawable):
     """Everything found on one split of the data.
 
     Attributes
@@ -80,7 +76,7 @@ class SplitAttribution:
     trace: float
     trace_error: float
     decompositions: tuple[Decomposition, ...]
-    knockouts: tuple[KnockoutRecord, ...]
+    knockouts: tuple[Knockout, ...]
     spectra: tuple[Spectrum, ...]
     hessian_spectra: tuple[Spectrum, ...]
     hessian_projected: Float[Tensor, " k"]
@@ -95,9 +91,23 @@ class SplitAttribution:
     matvecs_by_stage: dict[str, int]
     without_hessian: str
 
-    def __repr__(self) -> str:
-        answers = ", ".join(f"{f.claim}: {f.answer}" for f in self.findings)
-        return f"SplitAttribution({self.samples:,} samples; {answers})"
+    def _words(self) -> list[str]:
+        found = f"{self.outliers} eigenvalues of G clear of the bulk"
+        spectra = "exact spectra" if self.exact else "estimated spectra"
+        answers = [f"{f.claim}: {f.answer}" for f in self.findings]
+        return [f"{self.samples:,} samples, {found}, {spectra}", *answers]
+
+    def _table(self) -> Table:
+        claims = [CLAIMS[finding.claim] for finding in self.findings]
+        return {
+            "claim": [claim.name for claim in claims],
+            "feature": [claim.feature for claim in claims],
+            "cause": [claim.cause for claim in claims],
+            "removed": [finding.removed for finding in self.findings],
+            "by_projection": [finding.by_projection for finding in self.findings],
+            "verdict": [finding.answer for finding in self.findings],
+            "reason": [finding.reason for finding in self.findings],
+        }
 
     @property
     def matvecs(self) -> int:
@@ -108,13 +118,22 @@ class SplitAttribution:
         """The verdict on one claim, by its name in :data:`~deepspec.attribution.CLAIMS`."""
         return {finding.claim: finding for finding in self.findings}[claim]
 
-    def knockout(self, part: str) -> KnockoutRecord:
+    def knockout(self, part: str) -> Knockout:
         """One knockout, by the part's name."""
         return {record.part: record for record in self.knockouts}[part]
 
     def spectrum(self, name: str) -> Spectrum:
         """One spectrum of G or of a knockout, by its name."""
         return {spectrum.operator: spectrum for spectrum in self.spectra}[name]
+
+    @property
+    def whole(self) -> Spectrum:
+        """The spectrum that is taken apart: G's, or another second moment's."""
+        return self.spectra[0]
+
+    def left_without(self, part: str) -> Spectrum:
+        """What is left when one part is subtracted."""
+        return self.spectrum(without(self.whole.operator, part))
 
     @property
     def outliers(self) -> int:

@@ -11,6 +11,8 @@ import scipy.stats
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.storage.display import Result
+
 Answer = Literal["supported", "not supported", "not decided"]
 
 # The thresholds of a verdict: what supports a claim, what refutes it, and the tests' level.
@@ -33,12 +35,21 @@ class Claim:
 CLAIMS = {
     claim.name: claim
     for claim in (
-        Claim("top outlier", "the single top outlier of G", "the global mean", "[002] §1.11"),
-        Claim("outliers", "the C top outliers of G", "the class means", "[000] §1.1, [002] §6.1"),
-        Claim("mini-bulk", "the C² mini-bulk of G", "the cross-class means", "[002] §6.1"),
-        Claim("bulk", "the bulk of G", "scatter within classes", "[002] §6.1"),
-        Claim("outliers of Hess", "the outliers of the Hessian", "G", "[002] §5.1"),
-        Claim("bulk of Hess", "the bulk of the Hessian", "E", "[000] §1, [002] §5.1"),
+        Claim(
+            "top outlier", "the single top outlier of G", "the global mean", "Papyan (2020) §1.11"
+        ),
+        Claim(
+            "outliers",
+            "the C top outliers of G",
+            "the class means",
+            "Papyan (2019) §1.1, Papyan (2020) §6.1",
+        ),
+        Claim("mini-bulk", "the C² mini-bulk of G", "the cross-class means", "Papyan (2020) §6.1"),
+        Claim("bulk", "the bulk of G", "scatter within classes", "Papyan (2020) §6.1"),
+        Claim("outliers of Hess", "the outliers of the Hessian", "G", "Papyan (2020) §5.1"),
+        Claim(
+            "bulk of Hess", "the bulk of the Hessian", "E", "Papyan (2019) §1, Papyan (2020) §5.1"
+        ),
     )
 }
 
@@ -55,8 +66,8 @@ WHAT_HELPS = (
 )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Finding:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Finding(Result):
     """What became of one claim.
 
     Attributes
@@ -88,6 +99,12 @@ class Finding:
     answer: str
     reason: str
     against: dict[str, float] = field(default_factory=dict)
+
+    def _words(self) -> list[str]:
+        claim = CLAIMS.get(self.claim)
+        named = f"{claim.feature} from {claim.cause}" if claim else self.claim
+        gone = "" if math.isnan(self.removed) else f", {self.removed:.0%} removed"
+        return [f"{named}: {self.answer}{gone}", self.reason]
 
     @property
     def advice(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -29,15 +28,14 @@ from deepspec.operators import (
 from deepspec.operators.projectors import range_basis
 from deepspec.operators.pullback import FormCombination, SoftmaxHessian
 from deepspec.problem import Problem
-from deepspec.storage.checkpoint import load_state, save_state
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 COLUMNS_AT_ONCE = 256
-KIND = "exact spectrum"
 
 
-@dataclass(frozen=True)
-class ExactSpectrum:
-    """All eigenvalues of a p × p matrix.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ExactSpectrum(Result, Tabular, Drawable):
+    """All eigenvalues of a matrix, and how many of them are zero.
 
     Attributes
     ----------
@@ -59,30 +57,22 @@ class ExactSpectrum:
         """p."""
         return len(self.eigenvalues) + self.zeros
 
-    def save(self, folder: str | Path) -> None:
-        """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        manifest = {"kind": KIND, "zeros": self.zeros, "operator": self.operator}
-        save_state(Path(folder), manifest, {"eigenvalues": self.eigenvalues})
+    def _words(self) -> list[str]:
+        values = self.eigenvalues
+        words = [f"{len(values):,} nonzero eigenvalues of {self.operator or 'an operator'}"]
+        if len(values):
+            words[0] += f" from {float(values[0]):.4g} down to {float(values[-1]):.4g}"
+        return [*words, f"{self.zeros:,} zeros"]
 
-    @classmethod
-    def load(cls, folder: str | Path) -> ExactSpectrum:
-        """Read what :meth:`save` wrote, onto the CPU.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != KIND:
-            raise ValueError(f"expected an {KIND} in {folder}, found {manifest.get('kind')}")
-        return cls(arrays["eigenvalues"], manifest["zeros"], manifest["operator"])
+    def _table(self) -> Table:
+        return {"eigenvalue": self.eigenvalues}
 
 
 def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) -> ExactSpectrum:
-    """Every eigenvalue of JᵀKJ, through the tangent kernel Θ = J Jᵀ.
+    """Compute every eigenvalue of the Gauss-Newton matrix, a part of it, or a sum of these.
 
-    docs/theory.md §1, "Exact spectra". With S = LᵀΘL, K = L M Lᵀ and M a sum of projectors, the
+    Those of any JᵀKJ, through the tangent kernel Θ = J Jᵀ (docs/theory.md §1,
+    "Exact spectra"). With S = LᵀΘL, K = L M Lᵀ and M a sum of projectors, the
     eigenvalues are those of M½ S M½; for any other K those of FᵀKF, Θ = F Fᵀ. A is G, a part of
     the class structure, any sum, difference or multiple of them, or one of these with a subspace
     projected out: with an orthonormal basis V of that subspace, Θ becomes Θ − (J V)(J V)ᵀ, and
@@ -141,8 +131,8 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
     else:
         values = _of_rows(MatrixGram(rows.conjugate(theta), problem.dtype), terms)
     values = nonzero(values, theta.dtype)
-    description = A.describe()
-    return ExactSpectrum(values, problem.size - len(values), description)
+    zeros = problem.size - len(values)
+    return ExactSpectrum(eigenvalues=values, zeros=zeros, operator=A.describe())
 
 
 def _on_rows(form: LogitForm) -> list[tuple[float, Part | None]] | None:

@@ -21,8 +21,9 @@ How = Literal["subtraction", "projection"]
 
 
 class ClassArray:
-    """Vectors v_{i,c'} of samples i of classes c(i), with weights: V = Σ w v vᵀ taken apart.
+    """Vectors with classes and weights, whose second moment is taken apart by class structure.
 
+    Vectors v_{i,c'} of samples i of classes c(i) with weights w; V = Σ w v vᵀ.
     Papyan (2020) §1.7–1.10: gradients, backpropagated errors and features all are of this kind,
     and so are the embeddings of any model. V = V_class + V_cross + V_within + V_{c=c'} exactly,
     for any weights and any class sizes.
@@ -182,8 +183,9 @@ class ClassArray:
 
 
 def gradients(problem: Problem, convention: Convention = "jmlr2020") -> ClassArray:
-    """The array of extended gradients √w_{i,c'} g_{i,c'}, whose second moment is G.
+    """The gradients of a classifier's loss under every label, as an array with class structure.
 
+    Its rows are the extended gradients √w_{i,c'} g_{i,c'}, its second moment is G:
     g_{i,c'} = J_iᵀ(p_i − e_c') with w_{i,c'} = p_{i,c'}/n (Papyan 2020, eq. 6.2).
 
     Parameters

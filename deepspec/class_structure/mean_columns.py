@@ -21,7 +21,7 @@ class ClassBlock:
     """The columns of one class, (n_c C, r_c), as basis @ mixing.
 
     The basis is orthonormal and has only as many columns, k ≤ r_c, as are independent: under
-    the weights of [002] Σ_c' w_{c,c'} g_{c,c'} = 0, which saves one backward pass of C.
+    the weights of Papyan (2020) Σ_c' w_{c,c'} g_{c,c'} = 0, which saves one backward pass of C.
     """
 
     samples: Int[Tensor, " n_c"]

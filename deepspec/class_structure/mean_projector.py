@@ -36,9 +36,9 @@ class SpanKernel(LogitForm):
 class MeansProjector(ProblemOperator, Projector):
     """P = JᵀK'J with K' = L (LᵀΘL)⁺ Lᵀ: one J v and one Jᵀ r a product (docs/theory.md §1).
 
-    Made by :meth:`deepspec.Means.projector`. Exact to ε times the condition number of the Gram
-    of the means' directions; directions below ``100 r ε`` of the largest are left out, as
-    rounding, and so is a mean of zero weight.
+    Made by :meth:`deepspec.class_structure.Means.projector`. Exact to ε times the condition
+    number of the Gram of the means' directions; directions below ``100 r ε`` of the largest are
+    left out, as rounding, and so is a mean of zero weight.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class MeansProjector(ProblemOperator, Projector):
         counted = (weights > 0) & (lengths > 0)
         scale = torch.where(counted, 1.0 / torch.where(counted, lengths, 1.0), 0.0)
         values, vectors = torch.linalg.eigh(scale[:, None] * plain_gram * scale)
-        level = 100 * len(scale) * torch.finfo(problem.dtype).eps
+        level = 100 * len(scale) * torch.finfo(problem.precision).eps
         keep = values > level * values.amax().clamp(min=torch.finfo(torch.float64).tiny)
         whitening = scale[:, None] * vectors[:, keep] / values[keep].sqrt()
         self.kernel = SpanKernel(columns, whitening)

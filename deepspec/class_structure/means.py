@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.class_structure.gram_of_means import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_columns import MeanColumns
-from deepspec.class_structure.mean_gram import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.operators import ClassStructure
 
@@ -71,7 +71,7 @@ class Means:
         values, vectors = torch.linalg.eigh(self.gram)
         values, vectors = values.flip(0), vectors.flip(1)
         problem = self.structure.problem
-        level = 10 * len(values) * torch.finfo(problem.dtype).eps * values[0].clamp(min=0.0)
+        level = 10 * len(values) * torch.finfo(problem.precision).eps * values[0].clamp(min=0.0)
         available = int((values > level).sum())
         if not 1 <= k <= available:
             raise ValueError(f"expected 1 to {available} eigenvectors (the rank), got {k}")
@@ -109,8 +109,8 @@ class Means:
 def cell_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> Means:
     """All g_{c,c'} with weights w_{c,c'}: the eigenvalues of G_class + G_cross + G_{c=c'}.
 
-    [002] §6; with ``convention="icml2019"`` G1+2 of [000] eq. 23. The matching operator is
-    ``structure.means``.
+    Papyan (2020) §6; with ``convention="icml2019"`` G1+2 of Papyan (2019) eq. 23. The
+    matching operator is ``structure.means``.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def cell_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> Me
 
 
 def own_class_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> Means:
-    """The C means g_{c,c} with weights w_{c,c}: the eigenvalues of G_{c=c'} ([002] §6).
+    """The C means g_{c,c} with weights w_{c,c}: the eigenvalues of G_{c=c'} (Papyan 2020, §6).
 
     Parameters as for :func:`cell_means`. The matching operator is ``structure.own_class``.
     """
@@ -138,7 +138,7 @@ def own_class_means(structure: ClassStructure, kernel: HasMatrix | None = None) 
 
 
 def class_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> Means:
-    """The C means g_c with weights w_c: the eigenvalues of G_class ([002] eq. 6.4).
+    """The C means g_c with weights w_c: the eigenvalues of G_class (Papyan 2020, eq. 6.4).
 
     Parameters as for :func:`cell_means`. The matching operator is ``structure.between_class``.
     """

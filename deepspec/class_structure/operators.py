@@ -16,7 +16,9 @@ from deepspec.problem import Problem
 
 
 class ClassStructure:
-    """G = G_class + G_cross + G_within + G_{c=c'} (Papyan 2020, eq. 6.4), each an operator.
+    """The four parts that a classifier's Gauss-Newton matrix is the sum of, each an operator.
+
+    G = G_class + G_cross + G_within + G_{c=c'} (Papyan 2020, eq. 6.4).
 
     Exact for classes of any size, empty ones too. With ``convention="icml2019"`` the same
     four are G1, G2, G3 and G0 of Papyan (2019), eq. 28. A product with any of them, or with any

@@ -287,3 +287,12 @@ SYMBOLS = {
     "P_own_class": "G_{c=c'}",
     "P_means": "G_means",
 }
+
+
+def without(symbol: str, part: str) -> str:
+    """What is left of a second moment without a part, as figures call it.
+
+    >>> without("H", "between_class")
+    'H − H_class'
+    """
+    return f"{symbol} − {SYMBOLS[f'P_{part}'].replace('G', symbol)}"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.storage.display import Result, Table, Tabular
 
-@dataclass(frozen=True)
-class TwoWayLayout:
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class TwoWayLayout(Result, Tabular):
     """Shares of Σ_{c≠c'} w_{c,c'} ‖g_{c,c'} − g_G‖², a two-way layout without its diagonal.
 
     The layout is incomplete and its weights differ, so what c and c' explain overlaps:
@@ -38,6 +40,22 @@ class TwoWayLayout:
     interaction: float
     total: float
 
+    def _words(self) -> list[str]:
+        shares = f"c {self.by_class:.0%}, c' {self.by_cross_class:.0%}, either {self.shared:.0%}"
+        return [shares, f"interaction {self.interaction:.0%}", f"of {self.total:.4g}"]
+
+    def _table(self) -> Table:
+        return {
+            "effect": ["class", "cross-class", "interaction"],
+            "alone": [self.class_alone, self.cross_class_alone, self.interaction],
+            "added": [self.by_class, self.by_cross_class, self.interaction],
+        }
+
+    @classmethod
+    def _without_effects(cls, share: float, total: float) -> TwoWayLayout:
+        names = [f.name for f in fields(cls) if f.name != "total"]
+        return cls(total=total, **dict.fromkeys(names, share))
+
 
 def two_way_layout(
     gram: Float[Tensor, "r r"], weights: Float[Tensor, " r"], cells: list[tuple[int, int]]
@@ -60,8 +78,7 @@ def two_way_layout(
     """
     places = [i for i, (c, other) in enumerate(cells) if c != other]
     if len(places) < 2:
-        nothing = float("nan")
-        return TwoWayLayout(nothing, nothing, nothing, nothing, nothing, nothing, 0.0)
+        return TwoWayLayout._without_effects(float("nan"), 0.0)
     chosen = torch.tensor(places)
     matrix = gram.double().cpu()[chosen][:, chosen]
     root = weights.double().cpu()[chosen].sqrt()
@@ -76,7 +93,7 @@ def two_way_layout(
     mean = explained(torch.ones(len(places), 1, dtype=torch.float64))
     total = float(matrix.trace()) - mean
     if total <= 1e-12 * abs(mean):
-        return TwoWayLayout(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, max(total, 0.0))
+        return TwoWayLayout._without_effects(0.0, max(total, 0.0))
     by_row = (explained(rows) - mean) / total
     by_column = (explained(columns) - mean) / total
     additive = (explained(torch.cat([rows, columns], dim=1)) - mean) / total

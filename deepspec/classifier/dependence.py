@@ -23,7 +23,9 @@ REFRESH = "call model.train() before making the problem, or clear the cache"
 
 
 def require_dependence(
-    functions: Iterable[LogitFunction], agreed: Callable[[set[str]], set[str]] = set
+    functions: Iterable[LogitFunction],
+    precision: torch.dtype,
+    agreed: Callable[[set[str]], set[str]] = set,
 ) -> None:
     """Look at the graph of each batch's logits, until every tensor of θ was reached.
 
@@ -66,7 +68,8 @@ def require_dependence(
     if names:
         _require_missing_in_training(first, names)
     if kept:
-        _require_fresh(first.head(min(2, first.samples)), kept)
+        tolerance = torch.finfo(precision).eps ** 0.5
+        _require_fresh(first.head(min(2, first.samples)), kept, tolerance)
     if names:
         merged = [n for n, m in first.model.named_modules() if getattr(m, "merged", 0) is True]
         hint = f" ({merged[0] or 'the model'} says that it is merged)" if merged else ""
@@ -107,7 +110,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _require_fresh(function: LogitFunction, kept: list[Slot]) -> None:
+def _require_fresh(function: LogitFunction, kept: list[Slot], tolerance: float) -> None:
     """No tensor that the model keeps may be made of parameters.
 
     At other parameters, a model without its memory then gives other logits than with it.
@@ -115,9 +118,7 @@ def _require_fresh(function: LogitFunction, kept: list[Slot]) -> None:
     moved = _moved(function)
     with torch.no_grad():
         here, there = function(function.parameters).double(), function(moved).double()
-    tolerance = torch.finfo(next(iter(function.parameters.values())).dtype).eps ** 0.5 * max(
-        1.0, float(here.abs().max())
-    )
+    tolerance *= max(1.0, float(here.abs().max()))
 
     def differ(left: Tensor, right: Tensor) -> bool:
         return left.shape != right.shape or float((left - right).abs().max()) > tolerance

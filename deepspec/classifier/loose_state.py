@@ -13,11 +13,22 @@ from collections import UserDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from deepspec.classifier.containers import (
+    builtin_kind,
+    entries_of,
+    restore_cell,
+    restore_class,
+    restore_dict,
+    restore_entry,
+    restore_list,
+    restore_set,
+)
 
 # The framework's and the language's own objects are no place for a user's tensors; and what the
 # hooks of this package write is what it asks for.
@@ -127,10 +138,10 @@ class _Walk:
         if not self._first_time(module):
             return
         own = vars(module)
-        self._undo.append(functools.partial(_restore_dict, own, own.copy()))
+        self._undo.append(functools.partial(restore_dict, own, own.copy()))
         for name in ("_parameters", "_buffers", "_modules"):
             registered = own[name]
-            self._undo.append(functools.partial(_restore_dict, registered, registered.copy()))
+            self._undo.append(functools.partial(restore_dict, registered, registered.copy()))
             # A module in a plain list is one that PyTorch's own walk misses.
             if id(module) not in self._known:
                 self._entries(registered)
@@ -151,7 +162,7 @@ class _Walk:
             if base.__module__.partition(".")[0] in NOT_ENTERED:
                 continue
             before = dict(vars(base))
-            self._undo.append(functools.partial(_restore_class, base, before))
+            self._undo.append(functools.partial(restore_class, base, before))
             for name, value in before.items():
                 if isinstance(value, functools._lru_cache_wrapper):
                     setattr(base, name, value.__wrapped__)
@@ -171,12 +182,11 @@ class _Walk:
                     self._globals(value)
             elif name in space and isinstance(value, Tensor | dict | list | deque | None):
                 with self._outside_the_model():
-                    self._undo.append(functools.partial(_restore_entry, space, name, value))
+                    self._undo.append(functools.partial(restore_entry, space, name, value))
                     self._slot(space, name, value)
 
     def _entries(self, holder: Any) -> None:
-        entries = holder.items() if isinstance(holder, dict) else enumerate(holder)
-        for key, value in list(entries):
+        for key, value in list(entries_of(holder)):
             self._slot(holder, key, value)
 
     def _slot(self, holder: Any, key: Any, value: Any) -> None:
@@ -186,7 +196,7 @@ class _Walk:
             self.slots.append(Slot(self._owner, holder, key, value))
         new = self._converted(value)
         if new is not value:
-            holder[key] = new
+            builtin_kind(holder).__setitem__(holder, key, new)
 
     def _function(self, function: FunctionType) -> None:
         for cell in function.__closure__ or ():
@@ -195,7 +205,7 @@ class _Walk:
             except ValueError:
                 continue
             with self._outside_the_model():
-                self._undo.append(functools.partial(_restore_cell, cell, value))
+                self._undo.append(functools.partial(restore_cell, cell, value))
                 new = self._converted(value)
             if new is not value:
                 cell.cell_contents = new
@@ -224,13 +234,13 @@ class _Walk:
         if not self._first_time(value):
             return value
         if isinstance(value, dict):
-            self._note(_restore_dict, value, dict(value))
+            self._note(restore_dict, value, dict(entries_of(value)))
             self._entries(value)
         elif isinstance(value, list | deque):
-            self._note(_restore_list, value, list(value))
+            self._note(restore_list, value, [entry for _, entry in entries_of(value)])
             self._entries(value)
         elif isinstance(value, set):
-            self._note(_restore_set, value, set(value))
+            self._note(restore_set, value, set(value))
         elif isinstance(value, MethodType):
             self._converted(value.__self__)
             self._converted(value.__func__)
@@ -244,7 +254,7 @@ class _Walk:
             _entered(type(value).__module__) or isinstance(value, SimpleNamespace | UserDict)
         ):
             own = vars(value)
-            self._note(_restore_dict, own, own.copy())
+            self._note(restore_dict, own, own.copy())
             self._entries(own)
         return value
 
@@ -274,46 +284,5 @@ def _entered(module: str | None) -> bool:
 
 
 def _tensors_in(*holders: Any) -> bool:
-    values = (v for h in holders for v in (h.values() if isinstance(h, dict) else h))
+    values = (v for h in holders for _, v in entries_of(h))
     return any(isinstance(value, Tensor | tuple | list | dict) for value in values)
-
-
-# An interrupt may come at any line: nothing is emptied before it is filled again.
-
-
-def _restore_dict(holder: dict, before: dict) -> None:
-    if len(holder) != len(before) or holder.keys() != before.keys():
-        for key in holder.keys() - before.keys():
-            del holder[key]
-    holder.update(before)
-
-
-def _restore_list(holder: Any, before: list) -> None:
-    if isinstance(holder, list):
-        holder[:] = before
-    else:
-        holder.extend(before)
-        while len(holder) > len(before):
-            holder.popleft()
-
-
-def _restore_set(holder: set, before: set) -> None:
-    holder.update(before)
-    holder.intersection_update(before)
-
-
-def _restore_class(kind: type, before: dict[str, Any]) -> None:
-    for name, value in list(vars(kind).items()):
-        if name not in before:
-            delattr(kind, name)
-        elif value is not before[name]:
-            setattr(kind, name, before[name])
-
-
-def _restore_entry(space: dict, name: str, value: Any) -> None:
-    space[name] = value
-
-
-def _restore_cell(cell: CellType, value: Any) -> None:
-    if isinstance(cell.cell_contents, Tensor | tuple) or isinstance(value, Tensor | tuple):
-        cell.cell_contents = value

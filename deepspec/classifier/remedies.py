@@ -13,10 +13,16 @@ from deepspec.classifier.trees import tensors
 
 Result = TypeVar("Result")
 
+CDIST = (
+    "for Euclidean distances pass compute_mode='use_mm_for_euclid_dist' to torch.cdist, or write "
+    "them out, as (x[:, None] - c).square().sum(2).sqrt()"
+)
+BAG = "use nn.Embedding with the same weights and the same reduction of its rows"
+
 # How PyTorch's message begins to say it, and what helps.
 REMEDIES = {
-    "cdist": "write the distance out, as (x[:, None] - c).square().sum(2).sqrt()",
-    "embedding_bag": "use nn.Embedding and take the mean",
+    "cdist": CDIST,
+    "embedding_bag": BAG,
     "uninitialized": "run the model once on a batch first, so that lazy modules get their shapes",
     "setup_context": "pass use_reentrant=False to torch.utils.checkpoint",
     "use_reentrant": "pass use_reentrant=False to torch.utils.checkpoint",
@@ -32,8 +38,8 @@ REMEDIES = {
 
 # Operations without a second derivative, as PyTorch's message names them.
 WRITTEN_OUT = {
-    "cdist": "pass compute_mode='use_mm_for_euclid_dist' to torch.cdist, or write it out",
-    "embedding_bag": "use nn.Embedding and take the mean",
+    "cdist": CDIST,
+    "embedding_bag": BAG,
     "hardsigmoid": "write it out as nn.functional.relu6(x + 3) / 6",
 }
 

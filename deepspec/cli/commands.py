@@ -24,6 +24,7 @@ from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
 from deepspec.class_structure.cells import Convention
 from deepspec.cli.errors import OneLineErrors
+from deepspec.cli.explorer_page import explore
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.engine.distributed import speaks
 from deepspec.engine.launching import launched
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which part of a trained classifier's spectrum has which cause.",
 )
+app.command()(explore)
 
 
 class Precision(StrEnum):

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from deepspec.storage.display import Result
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class NeuralCollapse(Result):
+    """Five measures of how far features are from a simplex of class means; all fall to zero.
+
+    With μ_c the class means, μ_G the mean of those, M = (μ_c − μ_G)_c:
+
+    Attributes
+    ----------
+    nc1
+        tr(Σ_W Σ_B⁺)/C: scatter within classes against scatter between them.
+    nc2_norms
+        The standard deviation of ‖μ_c − μ_G‖ over its mean.
+    nc2_angles
+        The mean of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'.
+    nc3
+        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means.
+    nc4
+        The share of samples that the classifier puts elsewhere than the nearest mean does.
+    """
+
+    nc1: float
+    nc2_norms: float
+    nc2_angles: float
+    nc3: float
+    nc4: float
 
 
 def neural_collapse(
@@ -12,18 +43,11 @@ def neural_collapse(
     labels: Int[Tensor, " n"],
     weight: Float[Tensor, "C d"],
     bias: Float[Tensor, " C"] | None = None,
-) -> dict[str, float]:
-    """How far features and classifier are from a simplex of classes; all five fall to zero.
+) -> NeuralCollapse:
+    """How far features and classifier are from a simplex of classes (Papyan, Han, Donoho 2020).
 
-    With μ_c the class means, μ_G the mean of those, M = (μ_c − μ_G)_c:
-
-    - ``nc1``: tr(Σ_W Σ_B⁺)/C, scatter within classes against scatter between them
-    - ``nc2_norms``: standard deviation of ‖μ_c − μ_G‖ over its mean
-    - ``nc2_angles``: mean |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'
-    - ``nc3``: ‖W/‖W‖ − M/‖M‖‖², rows of the classifier against means
-    - ``nc4``: the share of samples that the classifier puts elsewhere than the nearest mean does
-
-    Classes without samples are left out.
+    Five numbers that fall to zero; :class:`NeuralCollapse` says which. Classes without samples
+    are left out.
 
     Raises
     ------
@@ -32,7 +56,7 @@ def neural_collapse(
 
     >>> eye = torch.eye(3, dtype=torch.float64)
     >>> measured = neural_collapse(eye, torch.arange(3), 3 * eye - 1)
-    >>> [round(value, 9) + 0.0 for value in measured.values()]
+    >>> [round(value, 9) + 0.0 for value in vars(measured).values()]
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
     features, weight = features.detach().double(), weight.detach().double()
@@ -59,10 +83,10 @@ def neural_collapse(
     shift = 0 if bias is None else bias.detach().double()[present]
     chosen = (features @ rows.T + shift).argmax(dim=1)
     nearest = torch.cdist(features, means).argmin(dim=1)
-    return {
-        "nc1": nc1,
-        "nc2_norms": float(norms.std(correction=0) / norms.mean()),
-        "nc2_angles": float((unit @ unit.T + 1 / (classes - 1))[off].abs().mean()),
-        "nc3": float(gap.square().sum()),
-        "nc4": float((chosen != nearest).double().mean()),
-    }
+    return NeuralCollapse(
+        nc1=nc1,
+        nc2_norms=float(norms.std(correction=0) / norms.mean()),
+        nc2_angles=float((unit @ unit.T + 1 / (classes - 1))[off].abs().mean()),
+        nc3=float(gap.square().sum()),
+        nc4=float((chosen != nearest).double().mean()),
+    )

@@ -112,7 +112,8 @@ def _collapse(moment: Moment) -> Row:
                 function(function.parameters)
         finally:
             handle.remove()
-    return neural_collapse(torch.cat(features), problem.labels, *weights[0])
+    found = neural_collapse(torch.cat(features), problem.labels, *weights[0])
+    return dict(vars(found))
 
 
 def classifier_head(model: nn.Module, classes: int) -> nn.Linear:

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from deepspec.dynamics.measures import MEASURES, Moment, Row
+from deepspec.dynamics.trajectories import Trajectory
 from deepspec.problem import Problem
+from deepspec.seeds import Seed, whole_seed
 
 Log = Callable[[dict[str, Any], int], object]
 
@@ -43,18 +45,12 @@ class Recorder:
     every
         Measure at steps that are multiples of it.
     budget
-        The most that measuring may take, as a share of the time spent outside it. Where the next
-        measurement would take more, it is left out. The first is always made, for what one costs
-        must be learned. ``None``: no limit.
+        The most that measuring may take, as a share of the time spent outside it; what would take
+        more is left out, but for the first. ``None``: no limit.
     log
-        A file for a line of JSON a measurement, or any ``log(dict, step)``: ``wandb.log``,
-        ``mlflow.log_metrics``, Accelerate's ``log``.
-    seed
-        Of probes and start vectors.
-    matvecs
-        For the trace of each part.
-    tolerance
-        Of eigenpairs: residual relative to the eigenvalue.
+        A file for lines of JSON, or any ``log(dict, step)``: ``wandb.log``, Accelerate's ``log``.
+    seed, matvecs, tolerance
+        Of probes and start vectors; for each trace; of residuals relative to the eigenvalue.
     clock
         Seconds, from anywhere.
     options
@@ -84,7 +80,7 @@ class Recorder:
         every: int = 100,
         budget: float | None = 0.05,
         log: str | Path | Log | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         matvecs: int = 16,
         tolerance: float = 1e-3,
         clock: Callable[[], float] = time.perf_counter,
@@ -113,7 +109,7 @@ class Recorder:
         self.skipped = 0
         self._source, self._model, self._data = source, model, data
         self._what, self._every, self._budget = tuple(what), every, budget
-        self._settings = {"seed": seed, "matvecs": matvecs, "tolerance": tolerance}
+        self._settings = {"seed": whole_seed(seed), "matvecs": matvecs, "tolerance": tolerance}
         self._options = options
         self._log = append_to(Path(log)) if isinstance(log, str | Path) else log
         self._plan: dict[str, str | int] | None = None
@@ -155,6 +151,12 @@ class Recorder:
         return row
 
     __call__ = record
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What was recorded so far, to tabulate, draw or save."""
+        steps = tuple(int(row["step"]) for row in self.rows)
+        return Trajectory(steps=steps, found=tuple(dict(row) for row in self.rows))
 
     def _measured(self) -> Row:
         if self._model is None:

@@ -6,16 +6,16 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from deepspec.dynamics.trajectories import Trajectory
 from deepspec.storage.checkpoint import write_atomically
 
 NAME = re.compile(r"epoch-(\d{6})\.safetensors")
-T = TypeVar("T")
 
 
 def snapshot_epochs(plan: str | Iterable[int], epochs: int) -> tuple[int, ...]:
@@ -149,7 +149,7 @@ def write_snapshot(folder: Path, epoch: int, model: nn.Module) -> None:
     write_atomically(folder / snapshot_name(epoch), safetensors.torch.save(state))
 
 
-def trajectory(snapshots: Snapshots, quantity: Callable[[nn.Module], T]) -> dict[int, T]:
+def trajectory(snapshots: Snapshots, quantity: Callable[[nn.Module], Any]) -> Trajectory:
     """A quantity of the net after each epoch kept, by epoch.
 
     >>> import tempfile
@@ -158,6 +158,7 @@ def trajectory(snapshots: Snapshots, quantity: Callable[[nn.Module], T]) -> dict
     ...     _ = nn.init.constant_(net.weight, float(epoch))
     ...     write_snapshot(folder, epoch, net)
     >>> trajectory(Snapshots(folder, net), lambda net: net.weight.sum().item())
-    {0: 0.0, 5: 10.0}
+    Trajectory(2 steps from 0 to 5, value: 0 to 10)
     """
-    return {epoch: quantity(snapshots.at(epoch)) for epoch in snapshots.epochs}
+    found = tuple(quantity(snapshots.at(epoch)) for epoch in snapshots.epochs)
+    return Trajectory(steps=snapshots.epochs, found=found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -111,12 +111,25 @@ class TransientJacobian(JacobianProducts):
 
     def jvp(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
         leaves = self.function.leaves()
+        logits, pushed = self._dual(leaves, vector)
+        self._leaves, self._logits = list(leaves.values()), logits
+        return pushed
+
+    def jvp_one_by_one(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        *others, last = columns.T.unbind()
+        # One graph serves all pulls, so that of the last column is enough.
+        with torch.no_grad():
+            pushed = [self._dual(self.function.parameters, c.contiguous())[1] for c in others]
+        return torch.stack([*pushed, self.jvp(last.contiguous())], dim=2)
+
+    def _dual(
+        self, leaves: Mapping[str, Tensor], vector: Float[Tensor, " p"]
+    ) -> tuple[Float[Tensor, "b C"], Float[Tensor, "b C"]]:
         tangents = self.space.tangents(vector)
         with forward_ad.dual_level():
             duals = {k: forward_ad.make_dual(leaf, tangents[k]) for k, leaf in leaves.items()}
             logits, pushed = forward_ad.unpack_dual(self.function(duals))
-        self._leaves, self._logits = list(leaves.values()), logits
-        return torch.zeros_like(logits) if pushed is None else pushed.detach()
+        return logits, torch.zeros_like(logits) if pushed is None else pushed.detach()
 
     def jvp_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
         def one(tangents: dict[str, Tensor]) -> Tensor:
@@ -150,6 +163,9 @@ class ReverseJacobian(TransientJacobian):
         tangents = list(self.space.unflatten(vector).values())
         (pushed,) = torch.autograd.grad(pulled, dummy, tangents, materialize_grads=True)
         return pushed
+
+    def jvp_one_by_one(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
+        return JacobianProducts.jvp_one_by_one(self, columns)
 
     def jvp_together(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "b C k"]:
         return self.jvp_one_by_one(columns)

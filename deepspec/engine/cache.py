@@ -11,7 +11,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.engine.autotune import attempt, synchronise
+from deepspec.engine.autotune import synchronise
+from deepspec.engine.derivative_checks import attempt
 from deepspec.engine.distributed import ALONE, Group
 from deepspec.memory import free_memory
 
@@ -110,7 +111,7 @@ class BatchCache:
         """How many batches are held, by all ranks."""
         if purpose.name not in self._held:
             return 0
-        return len(places(self._plan.get(BATCHES.format(purpose.name), 0)))
+        return sum(map(len, places(self._plan.get(BATCHES.format(purpose.name), 0))))
 
     def budget_bytes(self) -> int:
         """What may be held between products, in bytes."""
@@ -237,8 +238,8 @@ class BatchCache:
         held: list[Kind | None] = []
         used, samples, others, forgot = 0, 0, self.bytes(), False
         for number, (rows, function) in enumerate(self._functions(), start=self._first):
-            if planned is not None and number not in planned:
-                if number > max(planned, default=-1):
+            if planned is not None and not any(number in stretch for stretch in planned):
+                if all(number >= stretch.stop for stretch in planned):
                     break
                 held.append(None)
                 continue
@@ -265,19 +266,16 @@ class BatchCache:
         self.release()
 
 
-def places(held: str | int) -> set[int]:
-    """The numbers of the batches that a plan says are held.
+def places(held: str | int) -> list[range]:
+    """The numbers of the batches that a plan says are held, in stretches.
 
-    >>> sorted(places(3)), sorted(places("0-1 4"))
-    ([0, 1, 2], [0, 1, 4])
+    >>> places(3), places("0-1 4")
+    ([range(0, 3)], [range(0, 2), range(4, 5)])
     """
     if isinstance(held, int):
-        return set(range(held))
-    found: set[int] = set()
-    for stretch in held.split():
-        first, _, last = stretch.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
-    return found
+        return [range(held)]
+    ends = [stretch.partition("-") for stretch in held.split()]
+    return [range(int(first), int(last or first) + 1) for first, _, last in ends]
 
 
 def in_words(numbers: set[int]) -> str | int:

@@ -12,8 +12,9 @@ from deepspec.engine.autodiff import (
     LinearisedJacobian,
     LogitGradient,
 )
-from deepspec.engine.autotune import Autotuner, probe
+from deepspec.engine.autotune import Autotuner
 from deepspec.engine.cache import CachedProduct, CacheStrategy
+from deepspec.engine.derivative_checks import probe
 from deepspec.engine.layerwise_jacobian import LayeredJacobian
 
 LogitGradients = Callable[[slice], LogitGradient]
@@ -38,7 +39,7 @@ def jacobian_purpose(
         return held if held and tuner.agrees_to_first_order(held, function) else None
 
     def linearised(rows: slice, function: LogitFunction) -> HeldJacobian | None:
-        if not tuner.forward_mode([function]):
+        if not tuner.forward_mode(function):
             return None
         held = LinearisedJacobian(function)
         return held if tuner.agrees_to_first_order(held, function) else None
@@ -64,7 +65,7 @@ def hessian_purpose(
     """∇²φ v, by the gradient linearised."""
 
     def linearised(rows: slice, function: LogitFunction) -> HeldHessian | None:
-        if not tuner.forward_mode([function]):
+        if not tuner.forward_mode(function):
             return None
         held = HeldHessian(function, gradients(rows))
         return held if tuner.agrees(held, function, gradients(rows), kind) else None

@@ -16,7 +16,7 @@ from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.parameters import ParameterSpace
 from deepspec.classifier.shares import Shares
 from deepspec.engine.autodiff import HeldJacobian, JacobianProducts
-from deepspec.engine.autotune import Autotuner
+from deepspec.engine.autotune import COLUMNS, Autotuner
 from deepspec.engine.block_sums import BlockSums
 from deepspec.engine.cache import BatchCache
 from deepspec.engine.cached_products import (
@@ -25,7 +25,9 @@ from deepspec.engine.cached_products import (
     hessian_purpose,
     jacobian_purpose,
 )
+from deepspec.engine.derivative_checks import ROUTES
 from deepspec.engine.distributed import ALONE, Group
+from deepspec.engine.plan import accepted, identity
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -90,6 +92,8 @@ class Engine:
         Bytes, or a share of the free memory, that batches may hold between products.
     halve
         Halves the batches; returns false if they hold a single sample already.
+    epsilon
+        The relative rounding of what the model computes.
     example
         Gives the first batch of all; by default the first of ``functions``.
     group, shares
@@ -106,6 +110,7 @@ class Engine:
         device: torch.device,
         memory_budget: int | float,
         halve: Callable[[], bool],
+        epsilon: float,
         example: Callable[[], LogitFunction] | None = None,
         group: Group = ALONE,
         shares: Shares | None = None,
@@ -115,7 +120,9 @@ class Engine:
         self.group, self.shares = group, shares
         self.space, self.dtype, self.device = space, dtype, device
         self._halve = halve
-        self.autotuner = Autotuner()
+        self._identity = identity(self._example().model, space, num_classes, dtype)
+        self.autotuner = Autotuner(epsilon**0.5)
+        self.autotuner.plan.update(self._identity)
         first = 0 if shares is None else shares.mine.start
         plan = self.autotuner.plan
         self.cache = BatchCache(functions, plan, memory_budget, device, group, first)
@@ -266,20 +273,29 @@ class Engine:
     def reserve_jacobian(self, products: int) -> None:
         """Hold as many batches as the budget allows, if so many products with J pay for it."""
         if not self.group.alone:
-            self.forward_mode()
+            self.check()
         self.cache.reserve(self._jacobian, products)
 
     @_with_smaller_batches
     def reserve_hessian(self, kind: str, gradients: LogitGradients, products: int) -> None:
         """Hold as many batches as the budget allows, if so many products with ∇²φ pay for it."""
         if not self.group.alone:
-            self.forward_mode()
+            self.check()
             self._decide_nesting(gradients)
         self.cache.reserve(hessian_purpose(self.autotuner, kind, gradients), products)
 
     def follow(self, plan: Mapping[str, str | int]) -> None:
-        """Forget everything that is held, and make the choices of ``plan``."""
-        self.cache.follow(self.sums.follow(plan))
+        """Forget everything that is held, and make the choices of ``plan``.
+
+        Raises
+        ------
+        ValueError
+            If it is of another net, or no plan there can be; see :mod:`.plan`.
+        """
+        self._decide_as(accepted(self.sums.follow(plan), self._identity))
+
+    def _decide_as(self, choices: Mapping[str, str | int]) -> None:
+        self.cache.follow({**self._identity, **choices})
 
     def plan(self) -> dict[str, str | int]:
         """The choices made so far; of several ranks, also how they exchange numbers."""
@@ -288,7 +304,7 @@ class Engine:
     def halve_batches(self) -> bool:
         """Drop everything held and halve the batches; false if that is impossible."""
         known = self.autotuner.plan.get("forward mode")
-        self.follow({} if known is None else {"forward mode": known})
+        self._decide_as({} if known is None else {"forward mode": known})
         if not self._halve():
             return False
         warnings.warn(
@@ -299,16 +315,15 @@ class Engine:
         )
         return True
 
-    def forward_mode(self) -> bool:
-        """Whether the model can be differentiated in forward mode; found out at the first call."""
+    def check(self) -> None:
+        """Find out, at the first call, how the model can be differentiated, and rightly."""
         plan = self.autotuner.plan
-        if self.group.alone or "forward mode" in plan:
-            return self.autotuner.forward_mode(function for _, function in self._functions())
-        mine = self.group.together(
-            lambda: self.autotuner.forward_mode(f for _, f in self._functions())
-        )
-        plan["forward mode"] = "yes" if all(self.group.values(mine)) else "no"
-        return plan["forward mode"] == "yes"
+        if "forward mode" not in plan:
+            functions = (function for _, function in self._functions())
+            self.group.together(lambda: self.autotuner.route(functions))
+            # What one rank's samples show holds for all.
+            found = self.group.values(plan["forward mode"])
+            plan["forward mode"] = max(found, key=list(ROUTES).index)
 
     # ---- decisions that all ranks make alike ---------------------------------------------------
 
@@ -318,7 +333,7 @@ class Engine:
         if self.group.alone:
             return
         self.group.require_same(kind, columns)
-        self.forward_mode()
+        self.check()
         if columns.shape[-1] > 1 and kind != "hvp":
             self._decide_columns(columns.shape[-1])
 
@@ -341,9 +356,8 @@ class Engine:
         way = str(self.autotuner.plan.get("jacobian: kept"))
         kinds = [HELD_AS[way]] if held else []
         if some_are_not:
-            forward = self.autotuner.plan["forward mode"] == "yes"
-            kinds.append("TransientJacobian" if forward else "ReverseJacobian")
-        self._decide([f"columns at once: {kind}" for kind in kinds], decide)
+            kinds.append(ROUTES[str(self.autotuner.plan["forward mode"])].__name__)
+        self._decide([COLUMNS.format(kind) for kind in kinds], decide)
 
     def _decide_nesting(self, gradients: LogitGradients) -> None:
         def decide() -> dict[str, str | int]:
@@ -416,6 +430,9 @@ class Engine:
     def _columns_at_once(self, batch: JacobianProducts, count: int) -> int:
         if count == 1:
             return 1
+        known = self.autotuner.known_columns_at_once(batch)
+        if known is not None:
+            return known
         room = self.cache.budget_bytes() - self.cache.bytes()
         return self.autotuner.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
 

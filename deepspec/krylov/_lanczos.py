@@ -14,11 +14,12 @@ from torch import Tensor
 
 from deepspec.krylov._arguments import check_operator, check_vectors, check_whole, not_finite
 from deepspec.krylov._inner import inner, subtract_then_inner
-from deepspec.krylov._probes import dimension, normal_vector, resolve_seed
+from deepspec.krylov._probes import dimension, normal_vector
 from deepspec.krylov._progress import progress
 from deepspec.krylov.tridiagonal import Tridiagonal
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
+from deepspec.seeds import Seed, whole_seed
 from deepspec.storage.checkpoint import Checkpoint, as_tensor, finite, require
 
 Reorthogonalize = Literal["none", "full"]
@@ -76,7 +77,7 @@ class Recurrence:
         beta = math.sqrt(square)
         self.alphas.append(alpha)
         self._scale = max(self._scale, abs(alpha), beta)
-        if beta <= 10 * torch.finfo(image.dtype).eps * self._scale:
+        if beta <= 10 * self.operator.epsilon * self._scale:
             beta = 0.0
             image = self._fresh_direction(count + 1)
         else:
@@ -111,7 +112,13 @@ class Recurrence:
         """T so far."""
         basis = self.basis[: len(self.alphas)].T if with_basis and self.basis is not None else None
         alphas, betas = as_tensor(self.alphas), as_tensor(self.betas)
-        return Tridiagonal(alphas, betas[:-1], self.betas[-1], self.exhausted, basis)
+        return Tridiagonal(
+            diagonal=alphas,
+            off_diagonal=betas[:-1],
+            next_off_diagonal=self.betas[-1],
+            exhausted=self.exhausted,
+            basis=basis,
+        )
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """All that the next step depends on."""
@@ -158,14 +165,14 @@ def lanczos(
     start: Float[Tensor, " p"],
     reorthogonalize: Reorthogonalize = "none",
     *,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> Tridiagonal:
-    """The tridiagonal matrix of A on the Krylov space span{v, Av, A²v, …} of a start vector v.
+    """Run the Lanczos recurrence from a start vector, which yields a tridiagonal matrix.
 
-    β_j v_{j+1} = A v_j − α_j v_j − β_{j−1} v_{j−1} ([002], Algorithm 1 with
+    That of A on the Krylov space span{v, Av, A²v, …} of the start vector v:
+    β_j v_{j+1} = A v_j − α_j v_j − β_{j−1} v_{j−1} (Papyan 2020, Algorithm 1 with
     ``reorthogonalize="full"``, Algorithm 2 with ``"none"``): one product a step. Inner products
     accumulate in float64. Without reorthogonalisation three vectors of length p are kept and
     ghost copies of converged eigenvalues appear (:attr:`SpectralDensity.ghosts` flags them); with
@@ -183,7 +190,7 @@ def lanczos(
     start
         v, of any length but 0. What a :class:`~deepspec.operators.Compression` removed is
         taken out of it.
-    seed, generator
+    seed
         Where those random directions come from.
     checkpoint, checkpoint_every
         A folder to save the state to, and the seconds between two saves. Started again with the
@@ -211,7 +218,7 @@ def lanczos(
     check_whole(steps, 1, "steps")
     full = check_reorthogonalize(reorthogonalize)
     check_vectors(A, start, columns=False)
-    chosen = resolve_seed(seed, generator)
+    chosen = whole_seed(seed)
     run = Recurrence(A, _unit(A, start.detach()), steps, full, chosen)
     if checkpoint is None:
         complete(run, None)
@@ -237,7 +244,7 @@ def _unit(A: SymmetricOperator, start: Tensor) -> Tensor:
         length = inner(vector, vector) ** 0.5
         vector = A.restrict(vector)
         left = inner(vector, vector) ** 0.5
-        if left <= 100 * torch.finfo(A.dtype).eps * length:
+        if left <= 100 * A.epsilon * length:
             raise ValueError(
                 "expected a start with a part in what the compression left, got one in the range "
                 "that it removed; start from another vector, such as a random one"
@@ -264,7 +271,7 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint of an estimator's run on A."""
     configuration = {"estimator": estimator, **settings, **A.fingerprint()}
-    tolerance = 32 * torch.finfo(A.dtype).eps
+    tolerance = 32 * A.epsilon
     return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow, A.group)
 
 

@@ -7,29 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_whole
 from deepspec.krylov._inner import inner
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
-
-
-def resolve_seed(seed: int | None, generator: torch.Generator | None) -> int:
-    """One integer that all the run's randomness follows from; 0 where nothing was given.
-
-    Raises
-    ------
-    ValueError
-        If both are given, or the seed is negative.
-    """
-    if generator is not None:
-        if seed is not None:
-            raise ValueError("expected a seed or a generator, got both; give one")
-        place = generator.device
-        return int(torch.randint(2**62, (), generator=generator, device=place))
-    if seed is None:
-        return 0
-    check_whole(seed, 0, "a seed")
-    return int(seed)
 
 
 def normal_vector(A: SymmetricOperator, seed: int, index: int) -> Float[Tensor, " p"]:

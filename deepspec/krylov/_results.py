@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.storage.checkpoint import load_state, save_state
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 
-@dataclass(frozen=True, eq=False)
-class Eigenpairs:
-    """A few eigenvalues and eigenvectors.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Eigenpairs(Result, Tabular, Drawable):
+    """A few eigenvalues with their eigenvectors, and how well each of them is known.
 
     Attributes
     ----------
@@ -40,36 +40,35 @@ class Eigenpairs:
     matvecs: int
     miss_probability: float = math.nan
 
-    def save(self, folder: str | Path) -> None:
-        """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        missed = repr(self.miss_probability)
-        manifest = {"kind": "eigenpairs", "matvecs": self.matvecs, "miss_probability": missed}
-        arrays = {"values": self.values, "vectors": self.vectors, "residuals": self.residuals}
-        save_state(Path(folder), manifest, arrays)
+    def _words(self) -> list[str]:
+        count = len(self.values)
+        known = "" if math.isnan(self.miss_probability) else f"{self.miss_probability:.2g}"
+        words = [f"{count} of {self.vectors.shape[0]:,} eigenvalues"]
+        if count:
+            words[0] += f" from {float(self.values[0]):.4g} down to {float(self.values[-1]):.4g}"
+            words.append(f"residuals up to {float(self.residuals.max()):.2g}")
+        words.append(f"{self.matvecs:,} matvecs")
+        return [*words, f"one more missed with probability below {known}"] if known else words
 
-    @classmethod
-    def load(cls, folder: str | Path) -> Eigenpairs:
-        """Read what :meth:`save` wrote, onto the CPU.
+    def _table(self) -> Table:
+        return {"eigenvalue": self.values, "residual": self.residuals}
 
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != "eigenpairs":
-            raise ValueError(f"expected saved eigenpairs in {folder}, found {manifest.get('kind')}")
-        return cls(
-            arrays["values"],
-            arrays["vectors"],
-            arrays["residuals"],
-            manifest["matvecs"],
-            float(manifest["miss_probability"]),
-        )
+
+def exact_pairs(values: Float[Tensor, " k"], vectors: Float[Tensor, "p k"]) -> Eigenpairs:
+    """Pairs of a matrix that is at hand: known to rounding, at no matvec, none missed.
+
+    >>> import torch
+    >>> exact_pairs(torch.tensor([2.0]), torch.eye(3)[:, :1])
+    Eigenpairs(1 of 3 eigenvalues from 2 down to 2, residuals up to 2.4e-06, 0 matvecs)
+    """
+    size = float(values.abs().max()) if len(values) else 0.0
+    floor = 10 * torch.finfo(vectors.dtype).eps * size
+    residuals = torch.full_like(values, floor)
+    return Eigenpairs(values=values, vectors=vectors, residuals=residuals, matvecs=0)
 
 
 class NotConverged(RuntimeError):
-    """The products ran out before the residuals were small; ``pairs`` is what there was."""
+    """The error of a search that ran out of products; its ``pairs`` are what there was."""
 
     def __init__(self, message: str, pairs: Eigenpairs) -> None:
         super().__init__(message)

@@ -39,7 +39,7 @@ class SearchSpace:
         self.coupling = np.zeros((0, 0))  # a row for each pending vector
         self.matvecs = 0
         self.scale = 0.0
-        self._noise = 10 * torch.finfo(A.dtype).eps
+        self._noise = 10 * A.epsilon
         # A Compression's own product projects twice; with rows that are projected once is enough.
         self._multiply: Callable[[Tensor], Tensor] = (
             A.operator.__matmul__ if isinstance(A, Compression) else A.__matmul__

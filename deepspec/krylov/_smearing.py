@@ -37,7 +37,7 @@ class Curve:
 
 
 def bump_width(steps: int, kappa: float) -> float:
-    """σ = 2 / ((M − 1) √(8 ln κ)) on an axis of length 2 ([002], Algorithm 3).
+    """σ = 2 / ((M − 1) √(8 ln κ)) on an axis of length 2 (Papyan 2020, Algorithm 3).
 
     >>> round(bump_width(128, 3.0), 6)
     0.005312

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
-import scipy.special
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from deepspec.krylov._arguments import check_positive
+from deepspec.krylov._bands import curve_band, mass_limit
 from deepspec.krylov._smearing import Curve, Marks, bump_width, cells, check_drawing, draw
-from deepspec.krylov.quadrature import Quadrature
-from deepspec.storage.checkpoint import load_state, save_state
+from deepspec.krylov.quadrature import OfQuadrature, Quadrature
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 # Below this |λ| squares underflow and densities overflow; so small a spectrum is drawn as zero.
 ZERO = 1e-150
 
 
-@dataclass(frozen=True, eq=False)
-class SpectralDensity:
-    """LanczosApproxSpec ([002], Algorithm 3) with its uncertainty.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SpectralDensity(OfQuadrature, Result, Tabular, Drawable):
+    """The density of an operator's eigenvalues, with standard errors and confidence bands.
+
+    LanczosApproxSpec (Papyan 2020, Algorithm 3) with its uncertainty.
 
     Everything is drawn from the Ritz values in :attr:`quadrature`; another κ or another grid
     (:meth:`redraw`) costs no product. Values are averages over the cells of the grid, the first and
@@ -53,7 +54,7 @@ class SpectralDensity:
 
     @cached_property
     def _normalized(self) -> tuple[float, float]:
-        """Normalization's range with its margin ([002], Algorithm 4).
+        """Normalization's range with its margin (Papyan 2020, Algorithm 4).
 
         A spectrum that is one point λ gets λ ± |λ|/1000, and one that is zero gets ±1.
         """
@@ -126,77 +127,38 @@ class SpectralDensity:
         93 to 97 % of the points over 200 seeds, on a Marchenko–Pastur bulk with spikes, a
         uniform spectrum and a bulk beside a null space, with 1 and with 8 probes.
         """
-        curve = self._drawn[1]
-        share = curve.masses / curve.peak
-        drawn = self._quantile(level) * self.quadrature_error
-        down = (share - self._beta_limit(share, level, 1)) * curve.peak / self.spacing
-        up = (self._beta_limit(share, level, -1) - share) * curve.peak / self.spacing
-        lower = self.values - torch.hypot(down, drawn)
-        return lower.clamp_min(0), self.values + torch.hypot(up, drawn)
+        lower, upper = curve_band(self.quadrature, self._drawn[1], level)
+        return lower / self.spacing, upper / self.spacing
 
-    @cached_property
-    def cumulative(self) -> Float[Tensor, " k"]:
-        """The share of eigenvalues at or below each grid point, not smeared."""
-        return self.quadrature.cumulative(self.grid)
+    def cumulative(self, points: Float[Tensor, " k"] | None = None) -> Float[Tensor, " k"]:
+        """The share of eigenvalues at or below each point (by default the grid's), not smeared."""
+        return self.quadrature.cumulative(self.grid if points is None else points)
 
     def cumulative_band(
         self, level: float = 0.95
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
-        """Lower and upper limit of :attr:`cumulative`, from the randomness of the probes.
+        """Lower and upper limit of :meth:`cumulative` on the grid, as probes are random.
 
         For uniform directions a probe's mass below t is Beta(pF/2, p(1 − F)/2) when the share of
         eigenvalues is F; the limits are those F for which what was seen is not too unlikely.
         """
-        return self._beta_limit(self.cumulative, level, 1), self._beta_limit(
-            self.cumulative, level, -1
-        )
+        seen, share = self.quadrature, self.cumulative()
+        return mass_limit(seen, share, level, 1), mass_limit(seen, share, level, -1)
 
     def cumulative_envelope(
         self, level: float = 0.95
     ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
         """The band widened by what the quadrature leaves open: certain, so wider than need be."""
         lower, upper = self.quadrature.brackets(self.grid)
-        return self._beta_limit(lower, level, 1), self._beta_limit(upper, level, -1)
+        seen = self.quadrature
+        return mass_limit(seen, lower, level, 1), mass_limit(seen, upper, level, -1)
 
     @cached_property
     def quadrature_bound(self) -> Float[Tensor, " k"]:
-        """How far :attr:`cumulative` can be from the probes' true mean, at most."""
+        """How far :meth:`cumulative` on the grid can be from the probes' true mean, at most."""
         lower, upper = self.quadrature.brackets(self.grid)
-        return torch.maximum(upper - self.cumulative, self.cumulative - lower)
-
-    def _beta_limit(self, share: Tensor, level: float, side: int) -> Tensor:
-        """F such that mass beyond ``share`` has probability (1 − level)/2, by bisection."""
-        self._quantile(level)
-        if self.quadrature.eigenvalues is not None:
-            return share
-        freedom = self.quadrature.dimension * self.quadrature.ritz_values.shape[0] / 2
-        tail = (1 - level) / 2 if side < 0 else (1 + level) / 2
-        share = share.clamp(0, 1)
-        seen = share.numpy()
-        low, high = torch.zeros_like(share), torch.ones_like(share)
-        for _ in range(50):
-            middle = (low + high) / 2
-            a = (freedom * middle).clamp_min(1e-12).numpy()
-            b = (freedom * (1 - middle)).clamp_min(1e-12).numpy()
-            below = torch.from_numpy(scipy.special.betainc(a, b, seen))
-            low = torch.where(below > tail, middle, low)
-            high = torch.where(below > tail, high, middle)
-        found = (low + high) / 2
-        certain = (share <= 0) | (share >= 1)
-        return torch.where(certain, share, found)
-
-    def _quantile(self, level: float) -> float:
-        if not 0 < level < 1:
-            raise ValueError(f"expected a level between 0 and 1, such as 0.95; got {level}")
-        return float(scipy.special.ndtri((1 + level) / 2))
-
-    @property
-    def ritz_values(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_values
-
-    @property
-    def ritz_weights(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_weights
+        share = self.cumulative()
+        return torch.maximum(upper - share, share - lower)
 
     @property
     def ghosts(self) -> Bool[Tensor, "n m"]:
@@ -216,32 +178,26 @@ class SpectralDensity:
         points = self.points if points is None else points
         margin = self.margin if margin is None else margin
         check_smearing(kappa, points, margin)
-        return SpectralDensity(self.quadrature, kappa, points, margin)
+        return replace(self, kappa=kappa, points=points, margin=margin)
 
-    def save(self, folder: str | Path) -> None:
-        """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        entries, arrays = self.quadrature.to_state()
-        drawing = {"kappa": self.kappa, "points": self.points, "margin": self.margin}
-        curves = {n: getattr(self, n) for n in ("grid", "values", "standard_error", "cumulative")}
-        manifest = {"kind": "spectral density", **drawing, "quadrature": entries}
-        save_state(Path(folder), manifest, {**arrays, **curves})
+    def _words(self) -> list[str]:
+        low, high = self.quadrature.low, self.quadrature.high
+        return [
+            self._run_in_words(),
+            f"λ in [{low:.4g}, {high:.4g}]",
+            f"σ = {self.sigma:.2g}",
+            f"{self.matvecs:,} matvecs",
+        ]
 
-    @classmethod
-    def load(cls, folder: str | Path) -> SpectralDensity:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != "spectral density":
-            raise ValueError(
-                f"expected a saved spectral density in {folder}, found {manifest.get('kind')}"
-            )
-        quadrature = Quadrature.from_state(manifest["quadrature"], arrays)
-        return cls(quadrature, manifest["kappa"], manifest["points"], manifest["margin"])
+    def _table(self) -> Table:
+        lower, upper = self.band()
+        return {
+            "eigenvalue": self.grid,
+            "density": self.values,
+            "standard_error": self.standard_error,
+            "lower": lower,
+            "upper": upper,
+        }
 
 
 def check_smearing(kappa: float, points: int, margin: float) -> None:

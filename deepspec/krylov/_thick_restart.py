@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ class Search:
         return residuals <= np.maximum(self.tol * np.abs(values), self._floor())
 
     def _floor(self) -> float:
-        return 10 * torch.finfo(self.space.rows.dtype).eps * self.space.scale
+        return 10 * self.space.operator.epsilon * self.space.scale
 
     def _verified(self, values: np.ndarray, order: np.ndarray) -> bool:
         """Whether the vector thrown in has been followed for long enough."""
@@ -150,13 +151,14 @@ class Search:
         values, coordinates, residuals = space.ritz()
         chosen = np.sort(np.argsort(self.key(values), kind="stable")[: self.k])[::-1].copy()
         like = space.rows
+        # Of the recurrence, what was forgotten, and rounding, which neither of them sees.
+        errors = np.hypot(residuals[chosen], self.forgotten) + self._floor()
         return Eigenpairs(
-            torch.from_numpy(values[chosen]).to(like),
-            space.combine(coordinates[:, chosen]),
-            # Of the recurrence, what was forgotten, and rounding, which neither of them sees.
-            torch.from_numpy(np.hypot(residuals[chosen], self.forgotten) + self._floor()).to(like),
-            space.matvecs,
-            self.missed,
+            values=torch.from_numpy(values[chosen]).to(like),
+            vectors=space.combine(coordinates[:, chosen]),
+            residuals=torch.from_numpy(errors).to(like),
+            matvecs=space.matvecs,
+            miss_probability=self.missed,
         )
 
     def _confirmed(self, pairs: Eigenpairs) -> Eigenpairs:
@@ -174,9 +176,7 @@ class Search:
             probe = normal_vector(self.space.operator, self.seed, 0)
             whole = float((self.space.operator.operator @ probe).norm())
             allowed = float(pairs.residuals.sum()) + self._noise(whole)
-        checked = Eigenpairs(
-            pairs.values, pairs.vectors, pairs.residuals, pairs.matvecs + 1, pairs.miss_probability
-        )
+        checked = replace(pairs, matvecs=pairs.matvecs + 1)
         if found <= allowed:
             return checked
         raise NotConverged(
@@ -187,7 +187,7 @@ class Search:
         )
 
     def _noise(self, norm: float) -> float:
-        return 100 * torch.finfo(self.space.rows.dtype).eps * norm * math.sqrt(self.k)
+        return 100 * self.space.operator.epsilon * norm * math.sqrt(self.k)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         saved, arrays = self.space.state()

@@ -14,11 +14,13 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from deepspec.krylov._arguments import check_operator, check_whole
-from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
+from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._resuming import Images, opened
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import Checkpoint, finite, load_state, require, save_state
+from deepspec.seeds import Seed, whole_seed
+from deepspec.storage.checkpoint import Checkpoint, finite, require
+from deepspec.storage.display import Result
 
 # The t_i share all columns but one, so the standard error of independent ones is too small. With
 # this factor and Student's, over flat, spiked, geometric, 1/i and indefinite spectra, 4 to 60
@@ -31,47 +33,39 @@ SHARED = 1.5
 ROUNDING = 4.0
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its standard error, and how many products it took."""
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Estimate(Result):
+    """A number that was estimated from random vectors, with its standard error and its cost.
+
+    >>> Estimate(value=6.3192, standard_error=0.0871, matvecs=64)
+    Estimate(6.319 ± 0.087, 64 matvecs)
+    """
 
     value: float
     standard_error: float
     matvecs: int
 
-    def save(self, folder: str | Path) -> None:
-        """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        numbers = torch.tensor([self.value, self.standard_error], dtype=torch.float64)
-        manifest = {"kind": "estimate", "matvecs": self.matvecs}
-        save_state(Path(folder), manifest, {"value and standard error": numbers})
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Estimate:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != "estimate":
-            raise ValueError(f"expected a saved estimate in {folder}, found {manifest.get('kind')}")
-        value, error = arrays["value and standard error"].tolist()
-        return cls(value, error, manifest["matvecs"])
+    def __repr__(self) -> str:
+        if not self.standard_error:
+            return f"Estimate({self.value:.6g}, exact to rounding, {self.matvecs:,} matvecs)"
+        places = max(0, min(12, 1 - math.floor(math.log10(self.standard_error))))
+        value, error = f"{self.value:,.{places}f}", f"{self.standard_error:,.{places}f}"
+        if abs(self.value) >= 1e6 or self.standard_error < 1e-4:
+            value, error = f"{self.value:.6g}", f"{self.standard_error:.2g}"
+        return f"Estimate({value} ± {error}, {self.matvecs:,} matvecs)"
 
 
 def trace(
     A: SymmetricOperator,
     matvecs: int = 64,
     *,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> Estimate:
-    """Σ λ_i by XTrace (Epperly, Tropp and Webber, 2024, section 2.1).
+    """Estimate the sum of the eigenvalues from few products (XTrace, akin to Hutch++).
 
+    Epperly, Tropp and Webber (2024), section 2.1.
     m = matvecs/2 random directions ω_i give a basis Q of AΩ. For each i, the trace on the span of
     the *other* images is exact, and ω_i estimates what is off that span:
 
@@ -90,7 +84,7 @@ def trace(
     ----------
     matvecs
         At least 4; an odd one is left unused. Taken to no more than 2 p.
-    seed, generator
+    seed
         Where the directions come from.
     checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`; the state is the images so far. That of one
@@ -110,8 +104,7 @@ def trace(
     >>> round(trace(A, matvecs=8).value, 9)
     3.0
     """
-    chosen = resolve_seed(seed, generator)
-    sketch = _Sketch(A, matvecs, chosen, checkpoint, checkpoint_every)
+    sketch = _Sketch(A, matvecs, whole_seed(seed), checkpoint, checkpoint_every)
     quadratic = (sketch.directions * sketch.images).sum(0)
     on_span = torch.diagonal(sketch.coarse).sum() - sketch.left_out(sketch.coarse)
     cross = (sketch.across * sketch.inside).sum(0)
@@ -125,38 +118,33 @@ def frobenius_norm(
     A: SymmetricOperator,
     matvecs: int = 64,
     *,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> Estimate:
-    """√Σ λ_i², by the sketch of :func:`trace` applied to A² at no more products.
+    """Estimate the root of the sum of squared eigenvalues from few products.
 
+    By the sketch of :func:`trace` applied to A², at no more products:
     ‖A‖² = ‖AQ_i‖² + (p − m + 1)/‖u_i‖² ‖Au_i‖² for each i left out; AQ and AΩ are at hand. The
     standard error is that of :func:`trace`, rounding included; in float32 it is never below
     2 ε ‖A‖.
 
     Parameters
     ----------
-    matvecs, seed, generator, checkpoint, checkpoint_every
+    matvecs, seed, checkpoint, checkpoint_every
         As in :func:`trace`.
 
     Raises
     ------
-    ValueError
-        If ``matvecs`` is below 4.
-    FloatingPointError
-        If a product is not finite.
-    CheckpointMismatch
-        If the checkpoint is of another operator or configuration.
+    ValueError, FloatingPointError, CheckpointMismatch
+        As :func:`trace`.
 
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([4.0, -3.0] + 20 * [0.0], dtype=torch.float64)))
     >>> round(frobenius_norm(A, matvecs=8).value, 9)
     5.0
     """
-    chosen = resolve_seed(seed, generator)
-    sketch = _Sketch(A, matvecs, chosen, checkpoint, checkpoint_every)
+    sketch = _Sketch(A, matvecs, whole_seed(seed), checkpoint, checkpoint_every)
     gram = sketch.basis_images.T @ sketch.basis_images
     on_span = torch.diagonal(gram).sum() - sketch.left_out(gram)
     beyond = sketch.images - sketch.basis_images @ sketch.inside
@@ -164,7 +152,7 @@ def frobenius_norm(
     square = sketch.estimate(on_span, beyond.square().sum(0), sketch.dropped**2, size)
     norm = math.sqrt(max(square.value, 0.0))
     error = square.standard_error / (2 * norm) if norm else math.sqrt(square.standard_error)
-    return Estimate(norm, error, square.matvecs)
+    return Estimate(value=norm, standard_error=error, matvecs=square.matvecs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +202,7 @@ class _Products:
             basis = torch.linalg.qr(self.probes.double()).Q
         else:
             left, sizes, _ = torch.linalg.svd(images, full_matrices=False)
-            kept = sizes > ROUNDING * torch.finfo(A.dtype).eps * sizes[0]
+            kept = sizes > ROUNDING * A.epsilon * sizes[0]
             complete = not bool(kept.all())
             if complete:
                 basis, dropped = left[:, kept], float(sizes[~kept][0])
@@ -278,7 +266,7 @@ class _Sketch:
         A.prepare(matvecs)
         found = taken.complete(store)
         basis, self.complete, self.dropped = found.rows.T, found.complete, found.dropped
-        self.rounding = ROUNDING * torch.finfo(A.dtype).eps
+        self.rounding = ROUNDING * A.epsilon
         self.images, self.basis_images = taken.scaled_images(), found.images.rows.T.double()
         self.directions = taken.probes.double() * math.sqrt(dimension(A))
         self.matvecs = count + basis.shape[1]
@@ -312,4 +300,4 @@ class _Sketch:
         if not self.complete:
             student = float(stdtrit(len(each) - 1, 0.975)) / 1.96
             error = math.hypot(error, SHARED * student * float(each.std()) / len(each) ** 0.5)
-        return Estimate(float(each.mean()), error, self.matvecs)
+        return Estimate(value=float(each.mean()), standard_error=error, matvecs=self.matvecs)

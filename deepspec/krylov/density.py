@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from deepspec.krylov._arguments import check_operator, check_whole
 from deepspec.krylov._lanczos import (
     Reorthogonalize,
-    check_reorthogonalize,
-    open_checkpoint,
 )
-from deepspec.krylov._probes import resolve_seed
+from deepspec.krylov._runs import probed
 from deepspec.krylov._spectral_density import SpectralDensity, check_smearing
-from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
+from deepspec.seeds import Seed
 
 
 def spectral_density(
@@ -27,15 +22,15 @@ def spectral_density(
     kappa: float = 3.0,
     points: int = 1024,
     margin: float = 0.05,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> SpectralDensity:
-    """The density of A's eigenvalues, of total mass 1, by ``steps · probes`` products.
+    """Estimate the density of an operator's eigenvalues by stochastic Lanczos quadrature (SLQ).
 
-    φ(t) = (1/n) Σ_l Σ_m w_{l,m} g_σ(t − θ_{l,m}) ([002], Algorithm 3): Gaussian bumps at the Ritz
-    values of FastLanczos runs from n random directions, with the papers' defaults. Their
+    Of total mass 1, by ``steps · probes`` products:
+    φ(t) = (1/n) Σ_l Σ_m w_{l,m} g_σ(t − θ_{l,m}) (Papyan 2020, Algorithm 3): Gaussian bumps at
+    the Ritz values of FastLanczos runs from n random directions, with the papers' defaults. Their
     Normalization (Algorithm 4) is taken from the first 32 steps of the first run, at no cost.
     What a :class:`~deepspec.operators.Compression` removed is left out: its probes stay off
     it, and the density is that of the eigenvalues that remain.
@@ -55,9 +50,9 @@ def spectral_density(
     reorthogonalize
         ``"full"`` is SlowLanczos: no ghosts, and with as many steps as there are dimensions
         every eigenvalue, so that the cumulative distribution is exact; M vectors of length p.
-    seed, generator
-        Where the directions come from: drawn on the CPU in float64, so the same on every device.
-        With neither, seed 0.
+    seed
+        Where the directions come from: a whole number, or a ``torch.Generator`` that gives one.
+        Drawn on the CPU in float64, so the same on every device.
     checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`. It is the run that is saved, not how it is drawn:
         :func:`log_spectral_density` with the same steps, probes and seed goes on from it too.
@@ -71,21 +66,13 @@ def spectral_density(
     CheckpointMismatch
         If the checkpoint is of another operator or configuration.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([0.0, 1.0, 2.0, 9.0], dtype=torch.float64)))
     >>> density = spectral_density(A, steps=4, probes=2)
     >>> density.ritz_values[0].round(decimals=9).abs()
     tensor([0., 1., 2., 9.], dtype=torch.float64)
     """
-    check_operator(A)
-    check_whole(steps, 1, "steps")
-    check_whole(probes, 1, "probes")
     check_smearing(kappa, points, margin)
-    full = check_reorthogonalize(reorthogonalize)
-    chosen = resolve_seed(seed, generator)
-    store = None
-    if checkpoint is not None:
-        settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
-        store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
-    seen = run_probes(A, steps, probes, chosen, store, full)
-    return SpectralDensity(seen, kappa, points, margin)
+    seen = probed(A, steps, probes, reorthogonalize, seed, checkpoint, checkpoint_every)
+    return SpectralDensity(quadrature=seen, kappa=kappa, points=points, margin=margin)

@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,11 +16,12 @@ from deepspec.krylov._arguments import (
     check_whole,
 )
 from deepspec.krylov._lanczos import open_checkpoint
-from deepspec.krylov._probes import dimension, resolve_seed
+from deepspec.krylov._probes import dimension
 from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._thick_restart import KEYS, Search
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.orthonormal import orthonormal_basis
+from deepspec.seeds import Seed, whole_seed
 
 Which = Literal["largest", "smallest", "magnitude"]
 
@@ -35,12 +35,11 @@ def top_eigenpairs(
     start: Float[Tensor, "p b"] | None = None,
     max_matvecs: int | None = None,
     max_subspace: int | None = None,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> Eigenpairs:
-    """The k largest (smallest, largest in magnitude) eigenvalues of A with their eigenvectors.
+    """Find the largest (smallest, largest in magnitude) eigenvalues with their eigenvectors.
 
     Thick-restart Lanczos (Wu and Simon, 2000) with full reorthogonalisation, on A's device. A
     pair has converged when its residual ‖A v − λ v‖ is at most max(tol |λ|, 10 ε ‖A‖), ε that
@@ -76,7 +75,7 @@ def top_eigenpairs(
     max_subspace
         How many vectors of length p may be held while it works: at least k + 5; default
         2 k + 20. Fewer cost more products.
-    seed, generator, checkpoint, checkpoint_every
+    seed, checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`.
 
     Raises
@@ -88,6 +87,7 @@ def top_eigenpairs(
     FloatingPointError
         If a product is not finite.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 3.0, 1.0, -4.0], dtype=torch.float64)))
     >>> top_eigenpairs(A, 2).values
@@ -99,7 +99,7 @@ def top_eigenpairs(
     check_whole(capacity, k + 5, "max_subspace")
     budget = 100 * k + 1000 if max_matvecs is None else max_matvecs
     check_whole(budget, 1, "max_matvecs")
-    chosen = resolve_seed(seed, generator)
+    chosen = whole_seed(seed)
     store = None
     if checkpoint is not None:
         digest = "" if start is None else hashlib.sha256(start.cpu().numpy().tobytes()).hexdigest()

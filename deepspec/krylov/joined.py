@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov._arguments import check_operator, check_whole
-from deepspec.krylov._probes import dimension, resolve_seed
+from deepspec.krylov._lanczos import Reorthogonalize
+from deepspec.krylov._probes import dimension
 from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.density import spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import load_state, save_state
+from deepspec.seeds import Seed, whole_seed
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 
-@dataclass(frozen=True, eq=False)
-class JoinedSpectrum:
-    """k exact eigenvalues of mass 1/p each, and a density of the other p − k ([002], C.8).
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class JoinedSpectrum(Result, Tabular, Drawable):
+    """The largest eigenvalues exactly, and a density of all the others.
+
+    k eigenvalues of mass 1/p each, and a density of mass 1 − k/p (Papyan 2020, Appendix C.8).
 
     Attributes
     ----------
@@ -66,33 +68,29 @@ class JoinedSpectrum:
         lower, upper = self.rest.band(level)
         return self.rest_mass * lower, self.rest_mass * upper
 
-    def cumulative(self, points: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-        """The share of A's eigenvalues at or below each point."""
+    def cumulative(self, points: Float[Tensor, " k"] | None = None) -> Float[Tensor, " k"]:
+        """The share of A's eigenvalues at or below each point (by default the grid's)."""
+        points = self.grid if points is None else points
         exact = self.pairs.values.detach().cpu().to(points.dtype)
         below = (exact <= points[:, None]).to(points.dtype).mean(dim=1)
-        return self.pair_mass * below + self.rest_mass * self.rest.quadrature.cumulative(points)
+        return self.pair_mass * below + self.rest_mass * self.rest.cumulative(points)
 
-    def save(self, folder: str | Path) -> None:
-        """Write both parts into a folder."""
-        self.pairs.save(Path(folder) / "pairs")
-        self.rest.save(Path(folder) / "rest")
-        save_state(Path(folder), {"kind": "joined spectrum"}, {"grid": self.grid})
+    @property
+    def matvecs(self) -> int:
+        """What the pairs and the rest took together."""
+        return self.pairs.matvecs + self.rest.matvecs
 
-    @classmethod
-    def load(cls, folder: str | Path) -> JoinedSpectrum:
-        """Read what :meth:`save` wrote.
+    def _words(self) -> list[str]:
+        values, low, high = self.pairs.values, self.rest.quadrature.low, self.rest.quadrature.high
+        return [
+            f"{len(values)} exact from {float(values[0]):.4g} down to {float(values[-1]):.4g}",
+            f"{self.rest.quadrature.dimension:,} more as a density in [{low:.4g}, {high:.4g}]",
+            f"{self.matvecs:,} matvecs",
+        ]
 
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        kind = load_state(Path(folder))[0].get("kind")
-        if kind != "joined spectrum":
-            raise ValueError(f"expected a saved joined spectrum in {folder}, found {kind}")
-        return cls(
-            Eigenpairs.load(Path(folder) / "pairs"), SpectralDensity.load(Path(folder) / "rest")
-        )
+    def _table(self) -> Table:
+        lower, upper = self.band()
+        return {"eigenvalue": self.grid, "density": self.values, "lower": lower, "upper": upper}
 
 
 def joined_spectrum(
@@ -101,25 +99,27 @@ def joined_spectrum(
     steps: int = 128,
     probes: int = 1,
     *,
+    reorthogonalize: Reorthogonalize = "none",
+    kappa: float = 3.0,
+    points: int = 1024,
+    margin: float = 0.05,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
-    **drawing: Any,
 ) -> JoinedSpectrum:
-    """The k largest eigenpairs of A, and the density of what remains when they are deflated.
+    """Find the largest eigenvalues of an operator exactly, and the density of the rest (SLQ).
 
-    LowRankDeflation ([002], Appendix C.8): the density's resolution, which is its range over the
-    number of steps, is then not spent on the gap between bulk and outliers.
+    LowRankDeflation (Papyan 2020, Appendix C.8): the density's resolution, which is its range over
+    the number of steps, is then not spent on the gap between bulk and outliers.
 
     Parameters
     ----------
     k
         As in :func:`top_eigenpairs`, but below the number of eigenvalues.
-    seed, generator, checkpoint, checkpoint_every
+    seed, checkpoint, checkpoint_every
         As in :func:`top_eigenpairs`, for both runs, which have a checkpoint each, in the folders
         ``pairs`` and ``rest`` of one.
-    steps, probes, drawing
+    steps, probes, reorthogonalize, kappa, points, margin
         As in :func:`spectral_density`.
 
     Raises
@@ -127,6 +127,7 @@ def joined_spectrum(
     ValueError
         If ``k`` pairs would leave nothing for a density.
 
+    >>> import torch
     >>> from deepspec.operators.matrix import MatrixOperator
     >>> A = MatrixOperator(torch.diag(torch.tensor([9.0, 2.0, 1.0, 0.0], dtype=torch.float64)))
     >>> whole = joined_spectrum(A, k=1)
@@ -140,7 +141,7 @@ def joined_spectrum(
             f"expected k below {dimension(A)}, the number of eigenvalues, so that there is a rest "
             f"to draw; got k={k}: ask for fewer, or top_eigenpairs for them all"
         )
-    seed = resolve_seed(seed, generator)
+    seed = whole_seed(seed)
     folder = None if checkpoint is None else Path(checkpoint)
     pairs = top_eigenpairs(
         A,
@@ -156,6 +157,9 @@ def joined_spectrum(
         seed=seed,
         checkpoint=None if folder is None else folder / "rest",
         checkpoint_every=checkpoint_every,
-        **drawing,
+        reorthogonalize=reorthogonalize,
+        kappa=kappa,
+        points=points,
+        margin=margin,
     )
-    return JoinedSpectrum(pairs, rest)
+    return JoinedSpectrum(pairs=pairs, rest=rest)

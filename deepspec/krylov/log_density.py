@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -11,24 +11,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_positive, check_whole
+from deepspec.krylov._arguments import check_positive
+from deepspec.krylov._bands import Band, curve_band
 from deepspec.krylov._lanczos import (
     Reorthogonalize,
-    check_reorthogonalize,
-    open_checkpoint,
 )
-from deepspec.krylov._probes import resolve_seed
+from deepspec.krylov._runs import probed
 from deepspec.krylov._smearing import Curve, Marks, bump_width, cells, check_drawing, draw
-from deepspec.krylov.quadrature import Quadrature, run_probes
+from deepspec.krylov.quadrature import OfQuadrature, Quadrature
 from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import load_state, save_state
+from deepspec.seeds import Seed
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 Side = Literal["both", "positive", "negative"]
 
 
-@dataclass(frozen=True, eq=False)
-class LogSpectralDensity:
-    """The density of u = log(|λ| + ε) ([002], Appendix C.7, with f = log(|λ| + ε)).
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LogSpectralDensity(OfQuadrature, Result, Tabular, Drawable):
+    """The density of eigenvalues on a logarithmic axis, the two signs apart, with error bands.
+
+    That of u = log(|λ| + ε): Papyan (2020), Appendix C.7, with f = log(|λ| + ε).
 
     Attributes
     ----------
@@ -150,27 +152,40 @@ class LogSpectralDensity:
         """The part of the density that is from λ < 0."""
         return self._curves["negative"].masses / self._measure
 
-    def standard_error(self, side: Side = "both") -> Float[Tensor, " k"]:
-        """Of the density on one side, as in :attr:`SpectralDensity.standard_error`."""
+    @property
+    def standard_error(self) -> Float[Tensor, " k"]:
+        """Of :attr:`values`, as in :attr:`SpectralDensity.standard_error`."""
+        return self.standard_error_of("both")
+
+    @property
+    def quadrature_error(self) -> Float[Tensor, " k"]:
+        """Of :attr:`values`, as in :attr:`SpectralDensity.quadrature_error`."""
+        return self.quadrature_error_of("both")
+
+    def standard_error_of(self, side: Side) -> Float[Tensor, " k"]:
+        """Of the density on one side."""
         return self._curves[self._known(side)].standard_error / self._measure
 
-    def quadrature_error(self, side: Side = "both") -> Float[Tensor, " k"]:
-        """Of the density on one side, as in :attr:`SpectralDensity.quadrature_error`."""
+    def quadrature_error_of(self, side: Side) -> Float[Tensor, " k"]:
+        """Of the density on one side."""
         return self._curves[self._known(side)].quadrature_error / self._measure
+
+    def band(self, level: float = 0.95, side: Side = "both") -> Band:
+        """Lower and upper limit, as in :meth:`SpectralDensity.band`, of the density on one side."""
+        lower, upper = curve_band(self.quadrature, self._curves[self._known(side)], level)
+        return lower / self._measure, upper / self._measure
+
+    def cumulative(self, points: Float[Tensor, " k"] | None = None) -> Float[Tensor, " k"]:
+        """The share of eigenvalues of magnitude at most each point (by default the grid's)."""
+        points = self.grid if points is None else points
+        below = torch.nextafter(-points, torch.full_like(points, -torch.inf))
+        return self.quadrature.cumulative(points) - self.quadrature.cumulative(below)
 
     @staticmethod
     def _known(side: Side) -> Side:
         if side not in ("both", "positive", "negative"):
             raise ValueError(f'expected side "both", "positive" or "negative", got {side!r}')
         return side
-
-    @property
-    def ritz_values(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_values
-
-    @property
-    def ritz_weights(self) -> Float[Tensor, "n m"]:
-        return self.quadrature.ritz_weights
 
     def redraw(
         self,
@@ -191,32 +206,28 @@ class LogSpectralDensity:
         points = self.points if points is None else points
         per = self.per if per is None else per
         _check(epsilon, kappa, points, per)
-        return LogSpectralDensity(self.quadrature, epsilon, kappa, points, per)
+        return replace(self, epsilon=epsilon, kappa=kappa, points=points, per=per)
 
-    def save(self, folder: str | Path) -> None:
-        """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        entries, arrays = self.quadrature.to_state()
-        drawing = {n: getattr(self, n) for n in ("epsilon", "kappa", "points", "per")}
-        curves = {n: getattr(self, n) for n in ("grid", "positive", "negative")}
-        manifest = {"kind": "log spectral density", **drawing, "quadrature": entries}
-        save_state(Path(folder), manifest, {**arrays, **curves})
+    def _words(self) -> list[str]:
+        low, high = float(self.grid[0]), float(self.grid[-1])
+        return [
+            self._run_in_words(),
+            f"|λ| + ε from {low:.2g} to {high:.2g}, ε = {self.epsilon:g}",
+            "per unit of log |λ|" if self.per == "log" else "per unit of |λ|",
+            f"{self.matvecs:,} matvecs",
+        ]
 
-    @classmethod
-    def load(cls, folder: str | Path) -> LogSpectralDensity:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != "log spectral density":
-            raise ValueError(
-                f"expected a saved log spectral density in {folder}, found {manifest.get('kind')}"
-            )
-        quadrature = Quadrature.from_state(manifest["quadrature"], arrays)
-        return cls(quadrature, *(manifest[n] for n in ("epsilon", "kappa", "points", "per")))
+    def _table(self) -> Table:
+        lower, upper = self.band()
+        return {
+            "magnitude": self.grid,
+            "density": self.values,
+            "positive": self.positive,
+            "negative": self.negative,
+            "standard_error": self.standard_error,
+            "lower": lower,
+            "upper": upper,
+        }
 
 
 def _check(epsilon: float, kappa: float | None, points: int, per: str) -> None:
@@ -236,17 +247,17 @@ def log_spectral_density(
     kappa: float | None = None,
     points: int = 1024,
     per: Literal["log", "unit"] = "log",
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> LogSpectralDensity:
-    """The density of log(|λ| + ε), by ``steps · probes`` products ([002], Appendix C.7).
+    """Estimate the density of eigenvalues over many decades, on a logarithmic axis (SLQ).
 
+    That of log(|λ| + ε), by ``steps · probes`` products (Papyan 2020, Appendix C.7).
     The run is that of :func:`spectral_density`; only the axis on which its Ritz values are drawn
     is another. Lanczos finds the ends of the spectrum first and what is smallest in magnitude
     last: below about ‖A‖ (π/2M)² for eigenvalues ≥ 0, M the number of steps, the picture is the
-    quadrature's, and :meth:`LogSpectralDensity.quadrature_error` says so.
+    quadrature's, and :attr:`LogSpectralDensity.quadrature_error` says so.
 
     Parameters
     ----------
@@ -257,7 +268,7 @@ def log_spectral_density(
         ghosts, whose weights are right together.
     epsilon, kappa, points, per
         See :class:`LogSpectralDensity`.
-    reorthogonalize, seed, generator, checkpoint, checkpoint_every
+    reorthogonalize, seed, checkpoint, checkpoint_every
         As in :func:`spectral_density`.
 
     Raises
@@ -276,15 +287,6 @@ def log_spectral_density(
     >>> round(float(density.positive.sum() * density.spacing), 1)
     0.5
     """
-    check_operator(A)
-    check_whole(steps, 1, "steps")
-    check_whole(probes, 1, "probes")
     _check(epsilon, kappa, points, per)
-    full = check_reorthogonalize(reorthogonalize)
-    chosen = resolve_seed(seed, generator)
-    store = None
-    if checkpoint is not None:
-        settings = {"steps": steps, "probes": probes, "seed": chosen, "full": full}
-        store = open_checkpoint(checkpoint, checkpoint_every, A, "density", settings)
-    seen = run_probes(A, steps, probes, chosen, store, full)
-    return LogSpectralDensity(seen, epsilon, kappa, points, per)
+    seen = probed(A, steps, probes, reorthogonalize, seed, checkpoint, checkpoint_every)
+    return LogSpectralDensity(quadrature=seen, epsilon=epsilon, kappa=kappa, points=points, per=per)

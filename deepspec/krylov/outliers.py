@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov._results import Eigenpairs
+from deepspec.storage.display import Result
 
 
-@dataclass(frozen=True)
-class Outliers:
-    """The answer, with the gap it rests on.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Outliers(Result):
+    """How many eigenvalues stand apart, with the gap that says so.
 
     Attributes
     ----------
@@ -38,15 +39,19 @@ class Outliers:
     score: float
     threshold: float
 
+    def _words(self) -> list[str]:
+        gap = f"gap {self.gap:.3g} ± {self.gap_error:.1g}"
+        return [f"{self.count} outliers", gap, f"score {self.score:.3g} against {self.threshold:g}"]
+
 
 def count_outliers(
     pairs: Eigenpairs,
-    end: Literal["largest", "smallest"] = "largest",
+    which: Literal["largest", "smallest"] = "largest",
     *,
     threshold: float = 6.0,
     window: int = 10,
 ) -> Outliers:
-    """Count the eigenvalues beyond the gap that stands out most.
+    """Count the eigenvalues that stand apart from all others, beyond the most striking gap.
 
     With the values in order from the end inwards, gap j is λ_j − λ_{j+1}, and its score is
     (gap j − r_j − r_{j+1}) over the mean of the ``window`` gaps that follow (at least 5), r the
@@ -60,23 +65,25 @@ def count_outliers(
     ----------
     pairs
         At least 6 more than the outliers that are expected: C outliers, ask for k = C + 10.
-    end
+    which
         Which end of the spectrum they come from.
 
     Raises
     ------
     ValueError
-        If there are fewer than 7 values, ``end`` is unknown, ``threshold`` or ``window`` cannot
+        If there are fewer than 7 values, ``which`` is unknown, ``threshold`` or ``window`` cannot
         be right, a value or residual is NaN or infinite, or the widest gap has fewer than 5 gaps
         after it to be compared with and stands out from all others before it.
 
     >>> import torch
     >>> values = torch.tensor([9.0, 8.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    >>> count_outliers(Eigenpairs(values, torch.eye(9), torch.zeros(9), 0)).count
+    >>> zeros = torch.zeros(9)
+    >>> pairs = Eigenpairs(values=values, vectors=torch.eye(9), residuals=zeros, matvecs=0)
+    >>> count_outliers(pairs).count
     2
     """
-    if end not in ("largest", "smallest"):
-        raise ValueError(f'expected end="largest" or end="smallest", got {end!r}')
+    if which not in ("largest", "smallest"):
+        raise ValueError(f'expected which="largest" or which="smallest", got {which!r}')
     if not threshold > 0 or window < 5:
         raise ValueError(
             f"expected a positive threshold and a window of at least 5, got {threshold}, {window}"
@@ -92,7 +99,7 @@ def count_outliers(
             "expected finite eigenvalues and residuals, got NaN or infinity; look for them in the "
             "operator"
         )
-    if end == "smallest":
+    if which == "smallest":
         values, residuals = -values.flip(0), residuals.flip(0)
     return _widest(values, residuals, threshold, window)
 
@@ -102,19 +109,21 @@ def _widest(
 ) -> Outliers:
     gaps = (values[:-1] - values[1:]).clamp_min(0)
     errors = residuals[:-1] + residuals[1:]
-    best = Outliers(0, 0.0, 0.0, -math.inf, threshold)
+    best = Outliers(count=0, gap=0.0, gap_error=0.0, score=-math.inf, threshold=threshold)
     for place in range(len(gaps) - 5):
         gap, error = float(gaps[place]), float(errors[place])
         spacing = float(gaps[place + 1 : place + 1 + window].mean())
         rounding = 1e-15 * float(values.abs().max())
         score = (gap - error) / max(spacing, rounding, 1e-300)
         if score > best.score:
-            best = Outliers(place + 1, gap, error, score, threshold)
+            best = Outliers(
+                count=place + 1, gap=gap, gap_error=error, score=score, threshold=threshold
+            )
     if best.score <= threshold:
         _check_late(gaps, errors, threshold)
     if best.score > threshold:
         return best
-    return Outliers(0, best.gap, best.gap_error, best.score, threshold)
+    return replace(best, count=0)
 
 
 def _check_late(gaps: Tensor, errors: Tensor, threshold: float) -> None:

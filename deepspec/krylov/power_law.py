@@ -9,13 +9,16 @@ import torch
 
 from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.log_density import LogSpectralDensity, Side
+from deepspec.storage.display import Result
 
 SIDES: tuple[Side, ...] = ("both", "positive", "negative")
 
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """φ(λ) ≈ prefactor · |λ|^(−exponent) between two magnitudes.
+@dataclass(frozen=True, repr=False, kw_only=True)
+class PowerLaw(Result):
+    """A power law fitted to a density between two magnitudes, with its error.
+
+    φ(λ) ≈ prefactor · |λ|^(−exponent).
 
     Attributes
     ----------
@@ -38,19 +41,28 @@ class PowerLaw:
     low: float
     high: float
 
+    def _words(self) -> list[str]:
+        return [
+            f"φ ≈ {self.prefactor:.3g} · |λ|^−({self.exponent:.3g} ± {self.exponent_error:.1g})",
+            f"R² = {self.r_squared:.3f}",
+            f"|λ| from {self.low:.3g} to {self.high:.3g}",
+        ]
+
 
 def fit_power_law(
     density: LogSpectralDensity | SpectralDensity,
-    range: tuple[float, float],
+    interval: tuple[float, float],
     side: Side = "both",
 ) -> PowerLaw:
-    """Least squares of log φ on log |λ| over a range ([002], Figure 16).
+    """Fit a power law to a density by least squares on logarithmic axes.
+
+    Of log φ on log |λ|, over an interval (Papyan 2020, Figure 16).
 
     Parameters
     ----------
     density
         On log |λ| (there ``density.per`` says which density), or on λ.
-    range
+    interval
         The least and the largest |λ| to fit.
     side
         ``"both"``, ``"positive"`` or ``"negative"`` eigenvalues.
@@ -58,8 +70,8 @@ def fit_power_law(
     Raises
     ------
     ValueError
-        If the range is not 0 < low < high, the side unknown (``"both"`` for a density on λ), or
-        fewer than three grid points with a positive density lie in the range.
+        If the interval is not 0 < low < high, the side unknown (``"both"`` for a density on λ), or
+        fewer than three grid points with a positive density lie in it.
 
     >>> import torch
     >>> from deepspec.krylov import log_spectral_density
@@ -70,14 +82,14 @@ def fit_power_law(
     >>> round(fit_power_law(density, (1.5, 7.0)).exponent)
     2
     """
-    low, high = range
+    low, high = interval
     if not 0 < low < high < math.inf:
-        raise ValueError(f"expected a range 0 < low < high, got {range}")
+        raise ValueError(f"expected an interval 0 < low < high, got {interval}")
     if isinstance(density, LogSpectralDensity):
         curves = {"both": density.values, "positive": density.positive}
         curves["negative"] = density.negative
         magnitude, extent = density.grid - density.epsilon, density.sigma
-        errors = {name: density.standard_error(name) for name in SIDES}
+        errors = {name: density.standard_error_of(name) for name in SIDES}
     else:
         curves = {"positive": density.values, "negative": density.values.flip(0)}
         turned = side == "negative"
@@ -93,8 +105,8 @@ def fit_power_law(
     count = int(inside.sum())
     if count < 3:
         raise ValueError(
-            f"expected at least 3 grid points with a positive density in {range}, got {count}; "
-            "widen the range or draw more points"
+            f"expected at least 3 grid points with a positive density in {interval}, got {count}; "
+            "widen the interval or draw more points"
         )
     abscissa, ordinate = magnitude[inside].log(), values[inside].log()
     centred = abscissa - abscissa.mean()
@@ -109,4 +121,11 @@ def fit_power_law(
     pull = centred * share[inside] / centred.square().sum()
     carried = float(pull.square().sum()) * count / independent
     error = math.sqrt(max(scattered, carried))
-    return PowerLaw(-slope, math.exp(level), explained, error, low, high)
+    return PowerLaw(
+        exponent=-slope,
+        prefactor=math.exp(level),
+        r_squared=explained,
+        exponent_error=error,
+        low=low,
+        high=high,
+    )

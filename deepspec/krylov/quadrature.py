@@ -1,27 +1,19 @@
-"""What the probes saw: for each a Gauss quadrature of the spectrum, with its error."""
+"""Stochastic Lanczos quadrature (SLQ): for each random probe a Gauss quadrature of the spectrum."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from deepspec.krylov._lanczos import Recurrence
-from deepspec.krylov._probes import dimension, unit_probe
-from deepspec.krylov._progress import progress
-from deepspec.krylov.tridiagonal import Tridiagonal
-from deepspec.operators.base import SymmetricOperator
-from deepspec.storage.checkpoint import Checkpoint, as_tensor, finite, require
+from deepspec.storage.display import Result
 
 
-@dataclass(frozen=True, eq=False)
-class Quadrature:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Quadrature(Result):
     """Ritz values, weights and residual bounds of n probes, uniform on the unit sphere.
 
     Attributes
@@ -36,7 +28,7 @@ class Quadrature:
     dimension
         How many eigenvalues there are.
     low, high
-        The range of the spectrum by Normalization ([002], Algorithm 4, without its margin):
+        The range of the spectrum by Normalization (Papyan 2020, Algorithm 4, without its margin):
         the extreme Ritz values of 32 steps, widened by their residual bounds and by whatever later
         Ritz values lie beyond.
     epsilon
@@ -83,7 +75,7 @@ class Quadrature:
 
     @cached_property
     def ghosts(self) -> Bool[Tensor, "n m"]:
-        """Copies that an exact run could not have ([002], Appendix C.5).
+        """Copies that an exact run could not have (Papyan 2020, Appendix C.5).
 
         One start vector sees each eigenvalue once, however often it is repeated in A, and its
         whole weight with it. So beside a converged Ritz value there is a ghost where another is
@@ -178,117 +170,36 @@ class Quadrature:
             upper += summed[before] + doubtful[(before + 1).clamp_max(columns + 1)]
         return (lower / rows).clamp(0, 1), (upper / rows).clamp(0, 1)
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """As a manifest's entries and arrays."""
-        scalars = ("steps", "dimension", "low", "high", "epsilon", "matvecs", "reorthogonalized")
-        arrays = ("ritz_values", "ritz_weights", "residual_bounds", "lengths")
-        return {n: getattr(self, n) for n in scalars}, {n: getattr(self, n) for n in arrays}
-
-    @classmethod
-    def from_state(cls, entries: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Quadrature:
-        """The inverse of :meth:`to_state`."""
-        return cls(
-            arrays["ritz_values"],
-            arrays["ritz_weights"],
-            arrays["residual_bounds"],
-            arrays["lengths"],
-            entries["steps"],
-            entries["dimension"],
-            entries["low"],
-            entries["high"],
-            entries["epsilon"],
-            entries["matvecs"],
-            entries["reorthogonalized"],
-        )
+    def _words(self) -> list[str]:
+        return [
+            f"{self.steps} steps",
+            f"{len(self.ritz_values)} probe{'s' if len(self.ritz_values) > 1 else ''}",
+            f"λ in [{self.low:.4g}, {self.high:.4g}]",
+            f"{self.dimension:,} eigenvalues",
+            f"{self.matvecs:,} matvecs",
+        ]
 
 
-def run_probes(
-    A: SymmetricOperator,
-    steps: int,
-    probes: int,
-    seed: int,
-    store: Checkpoint | None,
-    full: bool = False,
-) -> Quadrature:
-    """A run of ``steps`` (SlowLanczos where ``full``) from each of so many random directions."""
-    done: list[Tridiagonal] = []
-    held: Recurrence | None = None
-    saved = None if store is None else store.load()
-    if store is not None and saved is not None:
-        entries, arrays = saved
-        with store.restoring():
-            ends = entries["ends"]
-            require(len(ends) <= probes, "the number of runs")
-            done = [_tridiagonal(arrays, i, end, steps) for i, end in enumerate(ends)]
-            if entries["run"]:
-                held = Recurrence(A, unit_probe(A, seed, len(done)), steps, full, seed)
-                held.restore(entries["run"], arrays)
-    A.prepare(steps * probes)
-    taken = sum(len(T.diagonal) for T in done) + (0 if held is None else len(held.alphas))
-    with progress("Lanczos", steps * probes, taken) as advance:
-        for index in range(len(done), probes):
-            run = held or Recurrence(A, unit_probe(A, seed, index), steps, full, seed)
-            held = None
-            while not run.finished:
-                run.step()
-                advance()
-                if store is not None:
-                    store.offer(partial(_state, done, run))
-            done.append(run.tridiagonal(with_basis=False))
-            del run
-    if store is not None:
-        store.save(*_state(done, None))
-    return _collected(A, steps, done, full)
+class OfQuadrature:
+    """Gives a density what it shares with the others: the run that it was drawn from."""
 
+    quadrature: Quadrature
 
-def _state(
-    done: list[Tridiagonal], run: Recurrence | None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    entries: dict[str, Any] = {
-        "ends": [[T.next_off_diagonal.hex(), T.exhausted] for T in done],
-        "run": None,
-    }
-    arrays: dict[str, Tensor] = {}
-    if run is not None:
-        entries["run"], arrays = run.state()
-    for index, T in enumerate(done):
-        arrays[f"diagonal {index}"], arrays[f"beside {index}"] = T.diagonal, T.off_diagonal
-    return entries, arrays
+    @property
+    def matvecs(self) -> int:
+        """How many products the run took."""
+        return self.quadrature.matvecs
 
+    @property
+    def ritz_values(self) -> Float[Tensor, "n m"]:
+        """One row for each probe, ascending."""
+        return self.quadrature.ritz_values
 
-def _tridiagonal(
-    arrays: Mapping[str, Tensor], index: int, end: tuple[str, bool], steps: int
-) -> Tridiagonal:
-    diagonal, beside = arrays[f"diagonal {index}"], arrays[f"beside {index}"]
-    count, last = len(diagonal), float.fromhex(end[0])
-    require(1 <= count <= steps and math.isfinite(last), "a run")
-    finite(diagonal, "the diagonal of a run", (count,), as_tensor([]))
-    finite(beside, "what is beside the diagonal of a run", (count - 1,), as_tensor([]))
-    return Tridiagonal(diagonal, beside, last, end[1] is True, None)
+    @property
+    def ritz_weights(self) -> Float[Tensor, "n m"]:
+        """The mass of each Ritz value, 1 in a row."""
+        return self.quadrature.ritz_weights
 
-
-def _collected(A: SymmetricOperator, steps: int, runs: list[Tridiagonal], full: bool) -> Quadrature:
-    longest = max(len(T.diagonal) for T in runs)
-
-    def filled(rows: list[Tensor], by: str) -> Tensor:
-        ends = [row[-1] if by == "last" else torch.zeros((), dtype=row.dtype) for row in rows]
-        spare = [longest - len(row) for row in rows]
-        return torch.stack(
-            [torch.cat([row, end.expand(n)]) for row, end, n in zip(rows, ends, spare, strict=True)]
-        )
-
-    early = runs[0].truncated(32)
-    values = filled([T.ritz_values for T in runs], "last")
-    return Quadrature(
-        values,
-        filled([T.ritz_weights / T.ritz_weights.sum() for T in runs], "zero"),
-        filled([T.residual_bounds for T in runs], "zero"),
-        torch.tensor([len(T.diagonal) for T in runs]),
-        steps,
-        dimension(A),
-        min(float(early.ritz_values[0] - early.residual_bounds[0]), float(values.min())),
-        max(float(early.ritz_values[-1] + early.residual_bounds[-1]), float(values.max())),
-        torch.finfo(A.dtype).eps,
-        sum(len(T.diagonal) for T in runs),
-        full,
-    )
+    def _run_in_words(self) -> str:
+        probes = len(self.ritz_values)
+        return f"{self.quadrature.steps} steps × {probes} probe{'s' if probes > 1 else ''}"

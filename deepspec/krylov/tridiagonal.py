@@ -11,10 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.storage.display import Result
 
-@dataclass(frozen=True, eq=False)
-class Tridiagonal:
-    """T = VᵀAV, the matrix of A on the Krylov space of one start vector ([002], Algorithms 1–2).
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Tridiagonal(Result):
+    """What a Lanczos run leaves: the tridiagonal T = VᵀAV of A on the Krylov space of its start.
+
+    Papyan (2020), Algorithms 1 and 2.
 
     Attributes
     ----------
@@ -28,16 +32,34 @@ class Tridiagonal:
     basis
         V where the run was reorthogonalised, else None.
 
-    >>> T = Tridiagonal(torch.tensor([1.0, 1.0]), torch.tensor([1.0]), 0.5, False, None)
+    >>> one = torch.tensor([1.0], dtype=torch.float64)
+    >>> T = Tridiagonal(
+    ...     diagonal=one.expand(2), off_diagonal=one, next_off_diagonal=0.5, exhausted=False
+    ... )
     >>> T.ritz_values, T.ritz_weights
     (tensor([0., 2.], dtype=torch.float64), tensor([0.5000, 0.5000], dtype=torch.float64))
     """
 
     diagonal: Float[Tensor, " m"]
-    off_diagonal: Float[Tensor, " m-1"]
+    off_diagonal: Float[Tensor, " k"]
     next_off_diagonal: float
     exhausted: bool
-    basis: Float[Tensor, "p m"] | None
+    basis: Float[Tensor, "p m"] | None = None
+
+    @property
+    def matvecs(self) -> int:
+        """One product a step."""
+        return len(self.diagonal)
+
+    def _words(self) -> list[str]:
+        ritz = self.ritz_values
+        words = [
+            f"{len(ritz)} steps",
+            f"Ritz values in [{float(ritz[0]):.4g}, {float(ritz[-1]):.4g}]",
+        ]
+        words.append(f"{self.matvecs:,} matvecs")
+        words.append("with its basis" if self.basis is not None else "without a basis")
+        return [*words, "an invariant subspace"] if self.exhausted else words
 
     @cached_property
     def _eigen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,9 +90,9 @@ class Tridiagonal:
         if steps >= self.diagonal.shape[0]:
             return self
         return Tridiagonal(
-            self.diagonal[:steps],
-            self.off_diagonal[: steps - 1],
-            float(self.off_diagonal[steps - 1]),
-            False,
-            None if self.basis is None else self.basis[:, :steps],
+            diagonal=self.diagonal[:steps],
+            off_diagonal=self.off_diagonal[: steps - 1],
+            next_off_diagonal=float(self.off_diagonal[steps - 1]),
+            exhausted=False,
+            basis=None if self.basis is None else self.basis[:, :steps],
         )

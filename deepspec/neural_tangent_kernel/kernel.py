@@ -23,14 +23,15 @@ from deepspec.neural_tangent_kernel.layer_contributions import (
     shares_of,
 )
 from deepspec.problem import Problem
+from deepspec.storage.display import Result
 
 # A block is this large, or a quarter of Θ if that is more, or what the memory leaves.
 BLOCK_BYTES = 2**29
 
 
-@dataclass(frozen=True, eq=False)
-class TangentKernel:
-    """Θ = J Jᵀ, the inner products of the gradients of all logits of all samples.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class TangentKernel(Result):
+    """The inner products of the gradients of all logits of all samples, Θ = J Jᵀ.
 
     Attributes
     ----------
@@ -45,6 +46,11 @@ class TangentKernel:
     matrix: Float[Tensor, "nC nC"]
     fingerprint: dict[str, str | int | float]
     by_formula: tuple[str, ...] = field(default=())
+
+    def _words(self) -> list[str]:
+        trace, rows = float(self.matrix.diagonal().sum()), len(self.matrix)
+        formula = f"{len(self.by_formula)} tensors by layer formulas"
+        return [f"{rows:,} × {rows:,}", f"trace {trace:.4g}", formula]
 
     @cached_property
     def factor(self) -> Float[Tensor, "nC r"]:
@@ -65,8 +71,9 @@ _KERNELS: WeakKeyDictionary[Problem, ReferenceType[TangentKernel]] = WeakKeyDict
 
 
 def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel:
-    """The neural tangent kernel Θ = J Jᵀ (docs/theory.md §1, "Exact spectra").
+    """The neural tangent kernel (NTK) of a classifier, of all its logits on all its samples.
 
+    Θ = J Jᵀ (docs/theory.md §1, "Exact spectra").
     Linear layers, 2-d convolutions, batch and layer normalisation and embeddings add their share
     by a formula from inputs and errors; parameters that are shared, tied, used outside their
     module or belong to anything else, by rows of the Jacobian. The result is compared with one
@@ -160,7 +167,7 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
         add_jacobian(theta, problem, problem.space.names, block, mine)
         complete()
     ordered = tuple(name for name in problem.space.names if name in by_formula)
-    return TangentKernel(theta, problem.fingerprint(), ordered)
+    return TangentKernel(matrix=theta, fingerprint=problem.fingerprint(), by_formula=ordered)
 
 
 def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
@@ -172,7 +179,7 @@ def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
     pulled = problem.engine.vjp(r.view(shape))
     expected = problem.engine.jvp(pulled.contiguous()).flatten()
     found = (theta @ r.to(theta.dtype)).double()
-    tolerance = 10 * torch.finfo(theta.dtype).eps ** 0.5
+    tolerance = 10 * torch.finfo(problem.precision).eps ** 0.5
     return float((found - expected).norm()) <= tolerance * float(expected.norm())
 
 

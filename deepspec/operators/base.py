@@ -36,7 +36,9 @@ class HasVectors(Protocol):
 
 
 class SymmetricOperator(ABC):
-    """A symmetric linear operator: a real p × p matrix A, of which only products A v are known.
+    """A symmetric linear operator: a matrix of which only its products with vectors are known.
+
+    A real p × p matrix A, known by A v.
 
     Symmetry is what this type means: estimators that need it ask for this type, and there
     is no flag to set wrongly. A subclass says how large the matrix is, in which precision and
@@ -80,6 +82,11 @@ class SymmetricOperator(ABC):
     def dtype(self) -> torch.dtype:
         """The precision of the vectors it takes and returns."""
         return self._declared().dtype
+
+    @property
+    def epsilon(self) -> float:
+        """The relative rounding of a product: ε of the dtype, or of less that is inside."""
+        return torch.finfo(self.dtype).eps
 
     @property
     def device(self) -> torch.device:

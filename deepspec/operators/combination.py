@@ -60,6 +60,10 @@ class LinearCombination(SymmetricOperator):
         super().__init__(first.size, first.dtype, first.device)
         self.terms: tuple[tuple[float, SymmetricOperator], ...] = tuple(flat)
 
+    @property
+    def epsilon(self) -> float:
+        return max(term.epsilon for _, term in self.terms)
+
     def describe(self) -> str:
         return sum_in_words((factor, term.describe()) for factor, term in self.terms)
 

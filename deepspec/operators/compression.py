@@ -68,6 +68,10 @@ class Compression(SymmetricOperator):
         """The dimension of the subspace that was taken away."""
         return self.projector.rank
 
+    @property
+    def epsilon(self) -> float:
+        return self.operator.epsilon
+
     def describe(self) -> str:
         return f"{bracketed(self.operator.describe())} off {dimensions(self.num_removed)}"
 

@@ -44,7 +44,9 @@ class SecondDerivative(ProblemOperator):
 
 
 class Hessian(SecondDerivative):
-    """Hess = ∂²/∂θ² of the mean cross-entropy (Papyan, 2020, §2); weight decay is not part of it.
+    """The second derivatives of the mean cross-entropy, as a matrix known by its products.
+
+    Hess = ∂²/∂θ² (Papyan 2020, §2); weight decay is not part of it.
 
     >>> model = torch.nn.Linear(1, 2, bias=False)
     >>> _ = torch.nn.init.zeros_(model.weight)
@@ -70,8 +72,10 @@ class Hessian(SecondDerivative):
 
 
 class Residual(SecondDerivative):
-    """E = Hess − G = Σ_i,c' (p_i − y_i)_c' ∇²f_i,c' / n (Papyan, 2020, eq. 5.2;
-    "H" in his papers of 2018 and 2019).
+    """What the Hessian has beyond the Gauss-Newton matrix, known by its products.
+
+    E = Hess − G = Σ_i,c' (p_i − y_i)_c' ∇²f_i,c' / n (Papyan 2020, eq. 5.2; "H" in his papers of
+    2018 and 2019).
 
     The Hessian of Σ_i ⟨p_i − y_i, f_i⟩/n with p held fixed, so nothing is subtracted.
     """

@@ -13,7 +13,7 @@ from deepspec.operators.base import SymmetricOperator
 
 
 class MatrixOperator(SymmetricOperator):
-    """A dense symmetric matrix M as a linear operator.
+    """A dense symmetric matrix as a linear operator.
 
     >>> A = MatrixOperator(torch.diag(torch.tensor([3.0, 1.0])))
     >>> (2 * A) @ torch.tensor([1.0, 1.0])

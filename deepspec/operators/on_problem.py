@@ -34,6 +34,10 @@ class ProblemOperator(SymmetricOperator):
         return self.problem.dtype
 
     @property
+    def epsilon(self) -> float:
+        return torch.finfo(self.problem.precision).eps
+
+    @property
     def device(self) -> torch.device:
         return self.problem.device
 

@@ -141,9 +141,9 @@ class PullbackOperator(ProblemOperator):
 
 
 class GaussNewton(PullbackOperator):
-    """G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i, the Gauss-Newton or Fisher matrix.
+    """The Gauss-Newton (GGN) or Fisher matrix of a classifier, known by its products.
 
-    Papyan (2020), eq. 5.1.
+    G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i; Papyan (2020), eq. 5.1.
 
     >>> model = torch.nn.Linear(2, 2)
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)

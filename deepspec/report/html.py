@@ -16,7 +16,7 @@ from deepspec.attribution import Attribution
 from deepspec.report.plots import figures
 from deepspec.report.plots.style import png
 from deepspec.storage.files import plain_name
-from deepspec.storage.results import new_folder
+from deepspec.storage.results import new_folder, save_result
 
 TEMPLATE = "report.html.jinja"
 TITLE = "What causes the spectrum of this net"
@@ -143,7 +143,7 @@ def fill(
     if "train" not in attribution.splits:
         raise ValueError(f'expected a split called "train", got {", ".join(attribution.splits)}')
     images = {name: png(figure) for name, figure in figures(attribution).items()}
-    attribution.write_state(place, extra)
+    save_result(place, attribution, extra)
     for name, content in images.items():
         (place / plain_name(f"{name}.png", "a figure")).write_bytes(content)
     page = render(attribution, images, title, extra)

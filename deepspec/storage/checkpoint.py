@@ -120,7 +120,7 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _library() -> str:
     try:
-        return f"deepspec {metadata.version('deepspec')}"
+        return f"deepspec {metadata.version('deepspec-ccm')}"
     except metadata.PackageNotFoundError:
         return "deepspec, run without being installed"
 

@@ -60,10 +60,12 @@ def load_result(kind: type[T], folder: Path) -> tuple[T, dict[str, Any]]:
     """
     manifest, arrays = load_state(folder)
     found = manifest.pop("kind", None)
-    if found != kind.__name__ or RESULT not in manifest:
+    if found != kind.__name__:
         raise ValueError(f"expected a saved {kind.__name__} in {folder}, found {shortened(found)}")
-    tree = manifest.pop(RESULT)
     try:
+        if RESULT not in manifest:
+            raise ValueError(f"expected an entry {RESULT!r}, found none")
+        tree = manifest.pop(RESULT)
         return unpack(kind, tree, arrays, RESULT), manifest
     except ValueError as error:
         raise damaged(folder / MANIFEST, error) from error

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from deepspec.seeds import Seed, whole_seed
+
 
 @dataclass(frozen=True)
 class Split:
@@ -34,7 +36,7 @@ class Split:
         """Of one sample."""
         return tuple(self.train_inputs.shape[1:])
 
-    def with_label_noise(self, share: float, seed: int = 0) -> Split:
+    def with_label_noise(self, share: float, seed: Seed = 0) -> Split:
         """The same samples, a share of the training labels replaced by another class's.
 
         Which ones, and by which of the C − 1 others, is drawn evenly. Analyse a net on what it
@@ -52,7 +54,7 @@ class Split:
         """
         if not 0 <= share <= 1:
             raise ValueError(f"expected a share of labels in 0..1, got {share}")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole_seed(seed))
         n = len(self.train_labels)
         chosen = torch.randperm(n, generator=generator)[: round(share * n)]
         steps = torch.randint(1, self.num_classes, (len(chosen),), generator=generator)
@@ -62,7 +64,7 @@ class Split:
 
 
 def balanced(
-    labels: Int[Tensor, " n"], per_class: int | None, classes: int, seed: int, spare: int = 0
+    labels: Int[Tensor, " n"], per_class: int | None, classes: int, seed: Seed, spare: int = 0
 ) -> Int[Tensor, " k"]:
     """The places of ``per_class`` samples of each class, drawn without replacement, class by class.
 
@@ -90,11 +92,11 @@ def balanced(
             f"expected per_class in 1..{smallest}, got {per_class}: the smallest class has "
             f"{smallest + spare} samples{left}"
         )
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(whole_seed(seed)))
     return torch.cat([order[labels[order] == c][:per_class] for c in range(classes)])
 
 
-def digits(per_class: int = 100, seed: int = 0, image: bool = False, side: int = 8) -> Split:
+def digits(per_class: int = 100, seed: Seed = 0, image: bool = False, side: int = 8) -> Split:
     """The 1,797 handwritten digits, 8 × 8 grey values, that ship inside scikit-learn.
 
     Parameters

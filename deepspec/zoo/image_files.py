@@ -108,7 +108,7 @@ def read_pictures(paths: Sequence[Path], side: int) -> Float[Tensor, "n 3 s s"]:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise ValueError(
-            "expected Pillow, to read pictures; pip install 'deepspec[vision]'"
+            "expected Pillow, to read pictures; pip install 'deepspec-ccm[vision]'"
         ) from error
     images = torch.empty(len(paths), 3, side, side)
     for place, path in enumerate(paths):

@@ -1,18 +1,20 @@
 """MNIST, Fashion-MNIST, CIFAR10, CIFAR100 and folders of pictures, as the papers use them.
 
 Class-balanced subsets, padded to 32 × 32, standardised, and no augmentation: spectra are of one
-fixed matrix ([002] D.3).
+fixed matrix (Papyan 2020, D.3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jaxtyping import Int
 from torch import Tensor
 
+from deepspec.seeds import Seed, whole_seed
 from deepspec.zoo.datasets import Split, balanced, padded
 from deepspec.zoo.image_files import list_folder, read_cifar, read_idx, read_pictures
 
@@ -23,14 +25,75 @@ Raw = tuple[Tensor, Int[Tensor, " n"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """Where a data set's files lie below a root, in the folders torchvision uses."""
+    """A data set of images: where its files lie below a root, and how it is read when called.
+
+    Attributes
+    ----------
+    title, classes
+        Its name, and how many classes it has.
+    folder, files
+        In the places that torchvision uses.
+    read
+        From the files, in order, to raw images and labels: those to train on, those held out.
+    url, md5
+        Where it is fetched from, unless torchvision knows it by the folder's name.
+    """
 
     title: str
     folder: str
     files: tuple[str, ...]
     classes: int
+    read: Callable[[Archive, list[Path]], tuple[Raw, Raw]]
     url: str = ""
     md5: str = ""
+
+    def __call__(
+        self,
+        per_class: int | None = None,
+        seed: Seed = 0,
+        *,
+        root: str | Path,
+        download: bool = False,
+        test_per_class: int | None = None,
+    ) -> Split:
+        """Read a class-balanced subset, padded to 32 × 32.
+
+        Parameters
+        ----------
+        per_class, test_per_class
+            Samples of each class to train on and to hold out; default all there are.
+        seed
+            Of the draw of the training samples. A smaller draw is part of a larger one.
+        root
+            Files are read from ``root`` and :attr:`folder`, where torchvision puts them.
+        download
+            Fetch what is missing, with torchvision.
+
+        Returns
+        -------
+        Split
+            Each channel centred and scaled by its mean and standard deviation over the training
+            set.
+
+        Raises
+        ------
+        FileNotFoundError
+            If files are missing; it says which, and where to put them.
+        ValueError
+            If a class has fewer samples than asked for, or a file is damaged.
+        """
+        paths = self.fetched(Path(root), download)
+        parts = self.read(self, [paths[name] for name in self.files])
+        drawn, chosen_by = [], whole_seed(seed)
+        for (images, labels), count in zip(parts, (per_class, test_per_class), strict=True):
+            if int(labels.max()) >= self.classes:
+                raise ValueError(
+                    f"expected labels below {self.classes} in {self.title}, got "
+                    f"{int(labels.max())}; the files are damaged"
+                )
+            chosen = balanced(labels, count, self.classes, chosen_by)
+            drawn.append((padded(images[chosen].float() / 255, SIDE), labels[chosen]))
+        return _standardised(drawn[0], drawn[1], self.classes)
 
     def fetched(self, root: Path, download: bool) -> dict[str, Path]:
         """The path of each file, gzipped or not.
@@ -71,7 +134,7 @@ class Archive:
         except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
             raise ValueError(
                 f"expected torchvision, to download {self.title}; it cannot be imported "
-                f"({error}). pip install 'deepspec[vision]', or fetch the files yourself"
+                f"({error}). pip install 'deepspec-ccm[vision]', or fetch the files yourself"
             ) from error
         if self.url:
             datasets.utils.download_and_extract_archive(self.url, str(root), md5=self.md5)
@@ -79,116 +142,58 @@ class Archive:
             getattr(datasets, self.folder.split("/")[0])(str(root), download=True)
 
 
-def _mnist(title: str, folder: str) -> Archive:
-    files = tuple(
-        f"{part}-{what}-ubyte" for part in MNIST_PARTS for what in ("images-idx3", "labels-idx1")
-    )
-    return Archive(title=title, folder=f"{folder}/raw", files=files, classes=10)
+def _from_idx(archive: Archive, paths: list[Path]) -> tuple[Raw, Raw]:
+    arrays = [read_idx(path) for path in paths]
+    for images, labels in (arrays[:2], arrays[2:]):
+        if images.ndim != 3 or labels.shape != images.shape[:1]:
+            raise ValueError(
+                f"expected {archive.title}'s images (n, h, w) and n labels in "
+                f"{paths[0].parent}, got shapes {tuple(images.shape)} and "
+                f"{tuple(labels.shape)}"
+            )
+    train, test = ((x[:, None], y.long()) for x, y in (arrays[:2], arrays[2:]))
+    return train, test
 
 
-MNIST = _mnist("MNIST", "MNIST")
-FASHION_MNIST = _mnist("Fashion-MNIST", "FashionMNIST")
-CIFAR10 = Archive(
+def _from_cifar(_: Archive, paths: list[Path], *, label_bytes: int) -> tuple[Raw, Raw]:
+    """The binary versions, for those of Python are pickles."""
+    *train, test = paths
+    return read_cifar(train, label_bytes), read_cifar([test], label_bytes)
+
+
+IDX_FILES = tuple(
+    f"{part}-{what}-ubyte" for part in MNIST_PARTS for what in ("images-idx3", "labels-idx1")
+)
+
+mnist = Archive(  # LeCun et al. (2010): images (1, 32, 32)
+    title="MNIST", folder="MNIST/raw", files=IDX_FILES, classes=10, read=_from_idx
+)
+fashion_mnist = Archive(  # Xiao et al. (2017)
+    title="Fashion-MNIST", folder="FashionMNIST/raw", files=IDX_FILES, classes=10, read=_from_idx
+)
+cifar10 = Archive(  # Krizhevsky (2009): images (3, 32, 32)
     title="CIFAR10's binary version",
     folder="cifar-10-batches-bin",
     files=(*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"),
     classes=10,
+    read=partial(_from_cifar, label_bytes=1),
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     md5="c32a1d4ab5d03f1284b67883e8d87530",
 )
-CIFAR100 = Archive(
+cifar100 = Archive(  # with its 100 fine labels
     title="CIFAR100's binary version",
     folder="cifar-100-binary",
     files=("train.bin", "test.bin"),
     classes=100,
+    read=partial(_from_cifar, label_bytes=2),
     url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
     md5="03b5dce01913d631647c71ecec9e9cb8",
 )
 
 
-def mnist(
-    per_class: int | None = None,
-    seed: int = 0,
-    *,
-    root: str | Path,
-    download: bool = False,
-    test_per_class: int | None = None,
-) -> Split:
-    """MNIST (LeCun et al., 2010): images (1, 32, 32) of 10 classes.
-
-    Parameters
-    ----------
-    per_class, test_per_class
-        Samples of each class to train on and to hold out; default all there are.
-    seed
-        Of the draw of the training samples. A smaller draw is part of a larger one.
-    root
-        Files are read from ``root/MNIST/raw``, where torchvision puts them.
-    download
-        Fetch what is missing, with torchvision.
-
-    Returns
-    -------
-    Split
-        Each channel centred and scaled by its mean and standard deviation over the training set.
-
-    Raises
-    ------
-    FileNotFoundError
-        If files are missing; it says which, and where to put them.
-    ValueError
-        If a class has fewer samples than asked for, or a file is damaged.
-    """
-    return _idx(MNIST, per_class, seed, root, download, test_per_class)
-
-
-def fashion_mnist(
-    per_class: int | None = None,
-    seed: int = 0,
-    *,
-    root: str | Path,
-    download: bool = False,
-    test_per_class: int | None = None,
-) -> Split:
-    """Fashion-MNIST (Xiao et al., 2017), as :func:`mnist`; from ``root/FashionMNIST/raw``."""
-    return _idx(FASHION_MNIST, per_class, seed, root, download, test_per_class)
-
-
-def cifar10(
-    per_class: int | None = None,
-    seed: int = 0,
-    *,
-    root: str | Path,
-    download: bool = False,
-    test_per_class: int | None = None,
-) -> Split:
-    """CIFAR10 (Krizhevsky, 2009): images (3, 32, 32); as :func:`mnist`.
-
-    From ``root/cifar-10-batches-bin``: the binary version, for the Python version is pickles.
-    """
-    paths = CIFAR10.fetched(Path(root), download)
-    *train, test = (paths[name] for name in CIFAR10.files)
-    held_out = read_cifar([test], 1)
-    return _split(CIFAR10, read_cifar(train, 1), held_out, per_class, test_per_class, seed)
-
-
-def cifar100(
-    per_class: int | None = None,
-    seed: int = 0,
-    *,
-    root: str | Path,
-    download: bool = False,
-    test_per_class: int | None = None,
-) -> Split:
-    """CIFAR100 with its 100 fine labels, as :func:`cifar10`; from ``root/cifar-100-binary``."""
-    paths = CIFAR100.fetched(Path(root), download)
-    train, test = (read_cifar([paths[name]], 2) for name in CIFAR100.files)
-    return _split(CIFAR100, train, test, per_class, test_per_class, seed)
-
-
 def image_folder(
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     root: str | Path,
     test_per_class: int | None = None,
@@ -219,47 +224,6 @@ def image_folder(
         chosen = balanced(labels, count, len(names), seed)
         drawn.append((read_pictures([paths[i] for i in chosen.tolist()], side), labels[chosen]))
     return _standardised(drawn[0], drawn[1], len(names))
-
-
-def _idx(
-    archive: Archive,
-    per_class: int | None,
-    seed: int,
-    root: str | Path,
-    download: bool,
-    test_per_class: int | None,
-) -> Split:
-    paths = archive.fetched(Path(root), download)
-    arrays = [read_idx(paths[name]) for name in archive.files]
-    for images, labels in (arrays[:2], arrays[2:]):
-        if images.ndim != 3 or labels.shape != images.shape[:1]:
-            raise ValueError(
-                f"expected {archive.title}'s images (n, h, w) and n labels in "
-                f"{Path(root) / archive.folder}, got shapes {tuple(images.shape)} and "
-                f"{tuple(labels.shape)}"
-            )
-    train, test = ((x[:, None], y.long()) for x, y in (arrays[:2], arrays[2:]))
-    return _split(archive, train, test, per_class, test_per_class, seed)
-
-
-def _split(
-    archive: Archive,
-    train: Raw,
-    test: Raw,
-    per_class: int | None,
-    test_per_class: int | None,
-    seed: int,
-) -> Split:
-    drawn = []
-    for (images, labels), count in ((train, per_class), (test, test_per_class)):
-        if int(labels.max()) >= archive.classes:
-            raise ValueError(
-                f"expected labels below {archive.classes} in {archive.title}, got "
-                f"{int(labels.max())}; the files are damaged"
-            )
-        chosen = balanced(labels, count, archive.classes, seed)
-        drawn.append((padded(images[chosen].float() / 255, SIDE), labels[chosen]))
-    return _standardised(drawn[0], drawn[1], archive.classes)
 
 
 def _standardised(train: Raw, test: Raw, classes: int) -> Split:

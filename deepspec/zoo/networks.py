@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from deepspec.seeds import Seed, whole_seed
+
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -15,11 +17,11 @@ def mlp(
     inputs: int = 64,
     widths: Sequence[int] = (64, 64),
     classes: int = 10,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     normalise: bool = True,
 ) -> nn.Sequential:
-    """Linear, batch normalisation and ReLU for each width, then a linear classifier ([002] §7).
+    """Linear, batch normalisation, ReLU for each width, then a linear map (Papyan 2020, §7).
 
     With ``normalise=False`` nothing stands between a linear map and its ReLU.
 
@@ -27,7 +29,7 @@ def mlp(
     83
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_seed(seed))
         layers: list[nn.Module] = [nn.Flatten()]
         for width in widths:
             layers.append(nn.Linear(inputs, width))
@@ -42,13 +44,13 @@ def vgg(
     side: int = 32,
     hidden: Sequence[int] = (),
     classes: int = 10,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     normalise: bool = True,
 ) -> nn.Sequential:
     """3 × 3 convolutions with batch normalisation and ReLU; ``"M"`` halves the image.
 
-    As in [002] D.3, batch normalisation stands where VGG had dropout.
+    As in Papyan (2020) D.3, batch normalisation stands where VGG had dropout.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def vgg(
             f"halved {halvings} times; pad them"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_seed(seed))
         layers: list[nn.Module] = []
         for width in plan:
             if isinstance(width, str):
@@ -81,7 +83,7 @@ def vgg(
 
 
 def small_vgg(
-    channels: int = 3, side: int = 32, classes: int = 10, seed: int = 0, *, normalise: bool = True
+    channels: int = 3, side: int = 32, classes: int = 10, seed: Seed = 0, *, normalise: bool = True
 ) -> nn.Sequential:
     """Four convolutions, for benchmarks: 0.26 million parameters on 3 × 32 × 32 images."""
     plan = (32, "M", 64, "M", 128, 128, "M")
@@ -89,7 +91,7 @@ def small_vgg(
 
 
 def convnet(
-    channels: int = 1, side: int = 8, classes: int = 10, seed: int = 0, *, normalise: bool = True
+    channels: int = 1, side: int = 8, classes: int = 10, seed: Seed = 0, *, normalise: bool = True
 ) -> nn.Sequential:
     """Two convolutions, for the digits."""
     return vgg((8, "M", 16, "M"), channels, side, (), classes, seed, normalise=normalise)
@@ -100,7 +102,7 @@ VGG16 = (64, 64, "M", 128, 128, "M", *(256,) * 3, "M", *(512,) * 3, "M", *(512,)
 
 
 def vgg11(
-    channels: int = 3, classes: int = 10, seed: int = 0, *, side: int = 32, normalise: bool = True
+    channels: int = 3, classes: int = 10, seed: Seed = 0, *, side: int = 32, normalise: bool = True
 ) -> nn.Sequential:
     """VGG11 for 32 × 32 images, with the 28 million parameters of the papers' nets."""
     net = vgg(VGG11, channels, side, (4096, 4096), classes, seed, normalise=normalise)
@@ -108,14 +110,14 @@ def vgg11(
 
 
 def vgg16(
-    channels: int = 3, classes: int = 10, seed: int = 0, *, side: int = 32, normalise: bool = True
+    channels: int = 3, classes: int = 10, seed: Seed = 0, *, side: int = 32, normalise: bool = True
 ) -> nn.Sequential:
     """VGG16 for 32 × 32 images, with VGG11's two hidden layers of 4096."""
     net = vgg(VGG16, channels, side, (4096, 4096), classes, seed, normalise=normalise)
     return he_initialised(net, seed)
 
 
-def he_initialised(model: Net, seed: int) -> Net:
+def he_initialised(model: Net, seed: Seed) -> Net:
     """Convolutions from N(0, 2/fan out) (He et al., 2015), linear maps from N(0, 0.01²), no biases.
 
     The start of the papers' nets; the model is changed in place and returned.
@@ -125,7 +127,7 @@ def he_initialised(model: Net, seed: int) -> Net:
     (0.01, 0)
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_seed(seed))
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepspec.zoo import densenet, images, mnist1d, networks, resnet
+from deepspec.seeds import Seed, whole_seed
+from deepspec.zoo import densenets, drawn_digits, images, networks, resnets
 from deepspec.zoo.datasets import Split, digits
 from deepspec.zoo.libraries import LIBRARIES, from_library, unknown
 
@@ -19,7 +20,7 @@ SAMPLE_SIZES = (
     *(10, 13, 19, 26, 37, 51, 71, 98, 136, 189),
     *(263, 365, 506, 702, 974, 1351, 1874, 2599, 3605, 5000),
 )
-"""Samples of each class in the papers' grid: 20, evenly spaced on a log scale ([002] D.1)."""
+"""Samples of each class in the papers' grid: 20, evenly on a log scale (Papyan 2020, D.1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Data:
     summary
         One line for a list.
     epochs
-        Of the papers' training, where they used it ([002] D.1).
+        Of the papers' training, where they used it (Papyan 2020, D.1).
     on_disk
         Whether files are needed, and so ``root=``.
     """
@@ -69,7 +70,7 @@ class Data:
 
 
 def _mlp(widths: tuple[int, ...]) -> Callable[..., nn.Module]:
-    def build(shape: tuple[int, ...], classes: int, seed: int, **options: Any) -> nn.Module:
+    def build(shape: tuple[int, ...], classes: int, seed: Seed, **options: Any) -> nn.Module:
         chosen = options.pop("widths", widths)
         return networks.mlp(math.prod(shape), chosen, classes, seed, **options)
 
@@ -77,7 +78,7 @@ def _mlp(widths: tuple[int, ...]) -> Callable[..., nn.Module]:
 
 
 def _of_images(builder: Callable[..., nn.Module], sized: bool = True) -> Callable[..., nn.Module]:
-    def build(shape: tuple[int, ...], classes: int, seed: int, **options: Any) -> nn.Module:
+    def build(shape: tuple[int, ...], classes: int, seed: Seed, **options: Any) -> nn.Module:
         more = {"side": min(shape[1:])} if sized else {}
         return builder(channels=shape[0], classes=classes, seed=seed, **more, **options)
 
@@ -92,20 +93,20 @@ NETWORKS: dict[str, Network] = {
     "vgg11": Network(build=_of_images(networks.vgg11), summary="28 million parameters", side=32),
     "vgg16": Network(build=_of_images(networks.vgg16), summary="34 million parameters", side=32),
     "resnet18": Network(
-        build=_of_images(resnet.resnet18, sized=False), summary="3 × 3 stem, 11 million", side=8
+        build=_of_images(resnets.resnet18, sized=False), summary="3 × 3 stem, 11 million", side=8
     ),
     "resnet50": Network(
-        build=_of_images(resnet.resnet50, sized=False), summary="3 × 3 stem, 24 million", side=8
+        build=_of_images(resnets.resnet50, sized=False), summary="3 × 3 stem, 24 million", side=8
     ),
     "densenet40": Network(
-        build=_of_images(densenet.densenet40, sized=False), summary="k = 12, 1 million", side=8
+        build=_of_images(densenets.densenet40, sized=False), summary="k = 12, 1 million", side=8
     ),
 }
 
 DATASETS: dict[str, Data] = {
     "digits": Data(load=digits, summary="8 × 8 digits of scikit-learn", epochs=60, on_disk=False),
     "mnist1d": Data(
-        load=mnist1d.mnist1d, summary="40 numbers, drawn here", epochs=200, on_disk=False
+        load=drawn_digits.mnist1d, summary="40 numbers, drawn here", epochs=200, on_disk=False
     ),
     "mnist": Data(load=images.mnist, summary="1 × 32 × 32", epochs=200),
     "fashion-mnist": Data(load=images.fashion_mnist, summary="1 × 32 × 32", epochs=200),
@@ -122,7 +123,7 @@ def known_network(name: str) -> bool:
 
 
 def network(
-    name: str, shape: tuple[int, ...], classes: int, seed: int = 0, **options: Any
+    name: str, shape: tuple[int, ...], classes: int, seed: Seed = 0, **options: Any
 ) -> nn.Module:
     """A net by name, for samples of a shape.
 
@@ -147,7 +148,7 @@ def network(
         if len(shape) != 3 and not name.startswith("transformers:"):
             raise ValueError(f"expected images (channels, height, width) for {name}, got {shape}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(whole_seed(seed))
             return from_library(name, shape[0], classes, **options)
     if name not in NETWORKS:
         raise unknown("net", name, [*NETWORKS, *(f"{library}:NAME" for library in LIBRARIES)])
@@ -163,7 +164,7 @@ def network(
 def dataset(
     name: str,
     per_class: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     for_network: str | None = None,
     root: str | Path | None = None,
@@ -224,7 +225,7 @@ def dataset(
 
 
 def learning_rates(count: int = 100) -> list[float]:
-    """Those of the papers' grid, evenly spaced on a log scale in [1e-4, 0.25] ([002] D.1).
+    """Those of the papers' grid, evenly spaced on a log scale in [1e-4, 0.25] (Papyan 2020, D.1).
 
     >>> rates = learning_rates(25)
     >>> len(rates), rates[0], round(rates[-1], 6)

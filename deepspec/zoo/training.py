@@ -1,4 +1,4 @@
-"""Training as the papers train ([002] D.1), with snapshots on the way, resumed after a kill."""
+"""Training as the papers train (Papyan 2020, D.1), with snapshots; resumed after a kill."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from deepspec.dynamics.snapshots import snapshot_epochs, write_snapshot
+from deepspec.seeds import Seed, whole_seed
 from deepspec.storage.checkpoint import Checkpoint, write_atomically
 from deepspec.zoo.run import Run, error_rate, own_randomness
 
@@ -85,7 +86,7 @@ def train(
     weight_decay: float = 5e-4,
     batch_size: int = 128,
     schedule: Schedule = "step",
-    seed: int = 0,
+    seed: Seed = 0,
     test: tuple[Tensor, Tensor] | None = None,
     folder: str | Path | None = None,
     snapshots: str | Iterable[int] = (),
@@ -94,7 +95,7 @@ def train(
     """Train a model in place and leave it in eval mode.
 
     SGD with momentum 0.9 and weight decay 5e-4 on all parameters, batches of 128 in a new order
-    every epoch, the learning rate cut by 10 after 1/3 and 2/3 of the epochs ([002] D.1).
+    every epoch, the learning rate cut by 10 after 1/3 and 2/3 of the epochs (Papyan 2020, D.1).
 
     Parameters
     ----------
@@ -132,6 +133,7 @@ def train(
     kept = snapshot_epochs(snapshots, epochs)
     if kept and folder is None:
         raise ValueError("expected a folder for the snapshots, got none; pass folder=")
+    chosen = whole_seed(seed)
     settings: dict[str, Any] = {
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -139,11 +141,11 @@ def train(
         "weight_decay": weight_decay,
         "batch_size": batch_size,
         "schedule": schedule,
-        "seed": seed,
+        "seed": chosen,
     }
-    run = Run(model, learning_rate, momentum, weight_decay, seed)
+    run = Run(model, learning_rate, momentum, weight_decay, chosen)
     store = None
-    with own_randomness(model, seed):
+    with own_randomness(model, chosen):
         if folder is not None:
             store = Checkpoint(
                 Path(folder) / STATE,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from ccm.cli.commands import app
 from ccm.cli.options import print_json
-from ccm.cli.sweep import parse_alpha, parse_snrs
+from ccm.cli.sweeping import parse_alpha, parse_snrs
 
 MODEL = "--dim 6 --classes 3 --snr 2"
 

@@ -93,7 +93,7 @@ def table(dtype: torch.dtype) -> dict[str, SymmetricOperator]:
         "Hess - G": deepspec.Hessian(problem) - G,
         "total": classes.total,
         **classes.named(),
-        "class means": deepspec.class_means(classes).projector(),
+        "class means": deepspec.class_structure.class_means(classes).projector(),
         "gradient gram": gram,
         "P class": between,
         "P cross": parts.CrossClass(cells),

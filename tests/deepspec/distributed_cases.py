@@ -87,15 +87,22 @@ def measured(chosen: Problem) -> dict[str, Tensor]:
     return {key: tensor.detach().contiguous().clone() for key, tensor in found.items()}
 
 
-def attributed(dtype: torch.dtype, batch_size: int, group: Any) -> dict[str, Tensor]:
-    """The numbers of an attribution; of a smaller net, for it takes a thousand products."""
+def small() -> nn.Module:
+    """A net of few parameters: an attribution takes a thousand products."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Tanh(), nn.Linear(2, 4)).to(dtype)
-    chosen = Problem(model, data(dtype), batch_size=batch_size, group=group, memory_budget=0)
-    # The plan of one process, as far as it is a matter of time.
-    chosen.plan = {"forward mode": "yes", "hessian: nesting": "reverse over reverse"} | {
-        "columns at once: TransientJacobian": 1
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Tanh(), nn.Linear(2, 4))
+
+
+def attributed(dtype: torch.dtype, batch_size: int, group: Any) -> dict[str, Tensor]:
+    """The numbers of an attribution."""
+    options = {"batch_size": batch_size, "group": group, "memory_budget": 0}
+    chosen = Problem(small().to(dtype), data(dtype), **options)
+    # What would otherwise be a matter of time.
+    chosen.plan = {
+        **chosen.plan,
+        "hessian: nesting": "reverse over reverse",
+        "columns at once: TransientJacobian": 1,
     }
     # Small enough to be exact, which one precision is not asked to be.
     size = 0 if dtype == torch.float32 and batch_size == 2 else None
@@ -172,12 +179,14 @@ def work(rank: int, size: int, folder: str) -> None:
 
 def command_line(rank: int, size: int, place: Path) -> None:
     """As torchrun starts it: one folder, one voice."""
-    from deepspec.cli import app
+    from deepspec.cli import app, commands
 
+    # No figures, which are no matter of processes.
+    commands.fill = lambda folder, found, extra: found.save(folder)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (place / "port").read_text()}
     source = "tests.deepspec.distributed_cases"
-    arguments = ["attribute", "--model", f"{source}:net", "--data", f"{source}:singles"]
+    arguments = ["attribute", "--model", f"{source}:small", "--data", f"{source}:singles"]
     arguments += ["--draws", "2", "--batch-size", "4", "--out", str(place / "out")]
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

@@ -54,7 +54,14 @@ def test_no_bin_of_a_psd_matrix_reaches_below_zero(found: Attribution) -> None:
         edges = np.linspace(left, right, 121)
         assert np.abs(edges).min() < 1e-12
     nodes = torch.tensor([0.0, 0.1, 0.4]).double()
-    of_g = Spectrum("G", "Lanczos", nodes[:0], nodes, torch.tensor([90.0, 5.0, 5.0]), 3)
+    of_g = Spectrum(
+        operator="G",
+        method="Lanczos",
+        top=nodes[:0],
+        nodes=nodes,
+        counts=torch.tensor([90.0, 5.0, 5.0]),
+        matvecs=3,
+    )
     centres, counts = linear_histogram(of_g, -1.0, 1.0, 100)
     assert counts[centres < 0].sum() == 0
     assert counts.sum() == pytest.approx(100)

@@ -270,7 +270,7 @@ def test_a_spectrum_is_saved_and_loaded(tmp_path: Path) -> None:
     from deepspec.storage.checkpoint import save_state
 
     save_state(tmp_path / "two", {"kind": "eigenpairs"}, {"values": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"expected an exact spectrum .* found eigenpairs"):
+    with pytest.raises(ValueError, match=r"expected a saved ExactSpectrum .* found 'eigenpairs'"):
         ExactSpectrum.load(tmp_path / "two")
 
 

@@ -1,11 +1,14 @@
 """Derivatives that are not derivatives: caught, named, and gone around where that is possible."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from deepspec import GaussNewton, Hessian, Problem
+from deepspec import GaussNewton, Hessian, Problem, attribute
+from deepspec.engine import verification
 from deepspec.engine.autodiff import ReverseOverForward, ReverseOverReverse
 from deepspec.engine.errors import NoSecondDerivative, WrongDerivative, WrongSecondDerivative
 from deepspec.engine.verification import DoubleFunction, second_order_is_wrong
@@ -122,7 +125,7 @@ def net(*middle: nn.Module) -> nn.Sequential:
         return nn.Sequential(nn.Linear(4, 5), *middle, nn.Linear(5, 3)).double()
 
 
-@pytest.mark.parametrize("kind", [Once, Detached, WrongSign, Scaled, StraightThrough])
+@pytest.mark.parametrize("kind", [WrongSign, Scaled, StraightThrough])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_wrong_first_derivative_is_refused_by_name(kind, dtype) -> None:
@@ -152,6 +155,102 @@ def test_a_right_way_is_taken_where_there_is_one(kind) -> None:
     G, H = GaussNewton(problem).to_dense(), Hessian(problem).to_dense()
     assert float((G - oracles.gauss_newton(plain, data()[0])).abs().max()) < 1e-13
     assert float((H - oracles.hessian(plain, *data())).abs().max()) < 1e-13
+
+
+class Prototypes(nn.Module):
+    """Distances from learnt points; PyTorch's function cannot be differentiated twice."""
+
+    def __init__(self, written_out: bool) -> None:
+        super().__init__()
+        self.points, self.written_out = nn.Parameter(torch.ones(3, 5).tril()), written_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.written_out:
+            return -(x[:, None] - self.points).square().sum(2).sqrt()
+        return -torch.cdist(x, self.points)
+
+
+class Bag(nn.Module):
+    def __init__(self, written_out: bool) -> None:
+        super().__init__()
+        self.inner = nn.Embedding(7, 4) if written_out else nn.EmbeddingBag(7, 4, mode="mean")
+        self.written_out = written_out
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found = self.inner(tokens)
+        return found.mean(1) if self.written_out else found
+
+
+def once(written_out: bool) -> tuple[nn.Module, Tensor]:
+    return net(Act(torch.sin if written_out else Once.apply)), data()[0]
+
+
+def detached(written_out: bool) -> tuple[nn.Module, Tensor]:
+    return net(Act(torch.sin if written_out else Detached.apply)), data()[0]
+
+
+def bags(written_out: bool) -> tuple[nn.Module, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = nn.Sequential(Bag(written_out), nn.Linear(4, 3)).double()
+        return model, torch.randint(0, 7, (12, 5))
+
+
+def prototypes(written_out: bool) -> tuple[nn.Module, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Prototypes(written_out)).double()
+        return model, data()[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (once, r"1 \(Act\)"),
+        (detached, r"1 \(Act\)"),
+        (bags, r"inner \(EmbeddingBag\).*the same reduction"),
+        (prototypes, r"2 \(Prototypes\).*use_mm_for_euclid_dist"),
+    ],
+)
+def test_what_can_be_differentiated_once_has_its_gauss_newton_side(build, words: str) -> None:
+    """J v row by row; the Hessian is missing in words, and everything else is attributed."""
+    model, X = build(written_out=False)
+    y = torch.arange(len(X)) % 3
+    with pytest.warns(RuntimeWarning, match="nor in reverse mode twice"):
+        problem = Problem(model, (X, y))
+    assert problem.plan["forward mode"] == "by rows"
+    right = Problem(build(written_out=True)[0], (X, y))
+    G, expected = GaussNewton(problem).to_dense(), GaussNewton(right).to_dense()
+    assert float((G - expected).abs().max()) < 1e-12
+    assert float(G.trace()) > 0.01
+    with pytest.raises(NoSecondDerivative, match=words):
+        _ = Hessian(problem) @ torch.ones(problem.size).double()
+    split = attribute(problem, draws=2, probes=1, steps=5).train
+    assert not split.hessian_spectra
+    assert re.search(words, split.without_hessian)
+    assert abs(split.trace - float(G.trace())) < 1e-9
+
+
+@pytest.mark.parametrize("kind", [Right, Intermediate, DetachedSlope, WrongSign, Scaled])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_of_large_tensors_some_columns_tell(kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "LARGE", 0)
+    monkeypatch.setattr(verification, "ENTRIES", 6)
+    model = net(Act(kind.apply), nn.LayerNorm(5).double())
+    if kind in (WrongSign, Scaled):
+        with pytest.raises(WrongDerivative, match=r"1 \(Act\)"):
+            Problem(model, data())
+        return
+    problem = Problem(model, data())
+    double = DoubleFunction.from_function(next(problem.functions())[1])
+    assert double.space.shapes[0] == (5, 1)
+    if kind is Right:
+        H = Hessian(problem).to_dense()
+        exact = oracles.hessian(net(Act(torch.sin), nn.LayerNorm(5).double()), *data())
+        assert float((H - exact).abs().max()) < 1e-12
+    else:
+        with pytest.raises(WrongSecondDerivative, match=r"1 \(Act\)"):
+            _ = Hessian(problem) @ torch.ones(problem.size).double()
 
 
 @pytest.mark.parametrize("n", [200, 600])

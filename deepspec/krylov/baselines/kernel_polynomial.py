@@ -14,29 +14,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov._arguments import check_operator, check_positive, check_whole
+from deepspec.krylov._bands import Band, quantile
 from deepspec.krylov._inner import inner, subtract_then_inner
-from deepspec.krylov._probes import resolve_seed, unit_probe
+from deepspec.krylov._probes import unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._resuming import opened
+from deepspec.krylov._runs import run_probes
 from deepspec.krylov._smearing import cells, check_drawing
 from deepspec.krylov._spectral_density import SpectralDensity
-from deepspec.krylov.quadrature import run_probes
 from deepspec.operators.base import SymmetricOperator
+from deepspec.seeds import Seed, whole_seed
 from deepspec.storage.checkpoint import (
     Checkpoint,
     as_tensor,
     finite,
-    load_state,
     require,
-    save_state,
     whole,
 )
+from deepspec.storage.display import Drawable, Result, Table, Tabular
 
-RANGE_STEPS = 32  # products for the range (Normalization, [002], Algorithm 4)
+RANGE_STEPS = 32  # products for the range (Normalization, Papyan 2020, Algorithm 4)
 
 
-@dataclass(frozen=True, eq=False)
-class KernelPolynomialDensity:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class KernelPolynomialDensity(Result, Tabular, Drawable):
     """Chebyshev moments μ_m = vᵀT_m(B)v of each probe, and the density they give.
 
     B is A with its range brought to [−1, 1]. With Jackson's factors the density is nowhere
@@ -70,9 +71,9 @@ class KernelPolynomialDensity:
         """Points on the λ axis."""
         return cells(self.low, self.high, self.points)[0]
 
-    def cumulative(self, points: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
-        """The share of eigenvalues at or below each point."""
-        return self._below(points).mean(0)
+    def cumulative(self, points: Float[Tensor, " k"] | None = None) -> Float[Tensor, " k"]:
+        """The share of eigenvalues at or below each point (by default the grid's)."""
+        return self._below(self.grid if points is None else points).mean(0)
 
     def _below(self, points: Tensor) -> Tensor:
         """∫ of the series from −1 to x = cos φ: 1 − φ/π − (2/π) Σ g_m μ_m sin(mφ)/m."""
@@ -101,29 +102,22 @@ class KernelPolynomialDensity:
             return torch.full_like(self.values, torch.nan)
         return self._cells.std(0) / math.sqrt(probes)
 
-    def save(self, folder: str | Path) -> None:
-        """Write a JSON manifest and the arrays (safetensors) into a folder."""
-        numbers = {n: getattr(self, n) for n in ("low", "high", "points", "matvecs")}
-        curves = {"grid": self.grid, "values": self.values, "moments": self.moments}
-        save_state(Path(folder), {"kind": "kernel polynomial density", **numbers}, curves)
+    def band(self, level: float = 0.95) -> Band:
+        """Lower and upper limit of :attr:`values`, taken for normal; NaN for a single probe."""
+        reach = quantile(level) * self.standard_error
+        return (self.values - reach).clamp_min(0), self.values + reach
 
-    @classmethod
-    def load(cls, folder: str | Path) -> KernelPolynomialDensity:
-        """Read what :meth:`save` wrote.
+    def _words(self) -> list[str]:
+        probes, moments = self.moments.shape
+        return [
+            f"{moments} moments × {probes} probe{'s' if probes > 1 else ''}",
+            f"λ in [{self.low:.4g}, {self.high:.4g}]",
+            f"{self.matvecs:,} matvecs",
+        ]
 
-        Raises
-        ------
-        ValueError
-            If the folder holds something else.
-        """
-        manifest, arrays = load_state(Path(folder))
-        if manifest.get("kind") != "kernel polynomial density":
-            raise ValueError(
-                f"expected a saved kernel polynomial density in {folder}, "
-                f"found {manifest.get('kind')}"
-            )
-        names = ("low", "high", "points", "matvecs")
-        return cls(arrays["moments"], *(manifest[n] for n in names))
+    def _table(self) -> Table:
+        lower, upper = self.band()
+        return {"eigenvalue": self.grid, "density": self.values, "lower": lower, "upper": upper}
 
 
 def jackson(count: int) -> Float[Tensor, " m"]:
@@ -145,8 +139,7 @@ def kernel_polynomial_density(
     *,
     points: int = 1024,
     margin: float = 0.05,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> KernelPolynomialDensity:
@@ -160,8 +153,8 @@ def kernel_polynomial_density(
     Parameters
     ----------
     steps
-        Products per probe, after 32 for the range (Normalization, [002], Algorithm 4).
-    probes, points, margin, seed, generator
+        Products per probe, after 32 for the range (Normalization, Papyan 2020, Algorithm 4).
+    probes, points, margin, seed
         As in :func:`deepspec.spectral_density`.
     checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`; the run for the range has a folder in that folder.
@@ -186,21 +179,29 @@ def kernel_polynomial_density(
     check_whole(probes, 1, "probes")
     check_drawing(None, points)
     check_positive(margin, "margin")
-    chosen = resolve_seed(seed, generator)
+    chosen = whole_seed(seed)
     settings = {"steps": steps, "probes": probes, "margin": margin, "seed": chosen}
     store, saved = opened(checkpoint, checkpoint_every, A, "moments", settings)
     run = _Moments(A, steps, probes, chosen)
     if store is None or saved is None:
         within = None if store is None else replace(store, path=store.path / "range")
         seen = run_probes(A, RANGE_STEPS, 1, chosen, within)
-        run.low, run.high = SpectralDensity(seen, 3.0, 2, margin).range
+        run.low, run.high = SpectralDensity(
+            quadrature=seen, kappa=3.0, points=2, margin=margin
+        ).range
         run.for_range = seen.matvecs
     else:
         with store.restoring():
             run.restore(*saved)
     run.complete(store)
     matvecs = run.for_range + steps * probes
-    return KernelPolynomialDensity(torch.stack(run.rows), run.low, run.high, points, matvecs)
+    return KernelPolynomialDensity(
+        moments=torch.stack(run.rows),
+        low=run.low,
+        high=run.high,
+        points=points,
+        matvecs=matvecs,
+    )
 
 
 class _Chebyshev:

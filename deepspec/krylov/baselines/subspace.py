@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov._arguments import check_operator, check_whole
-from deepspec.krylov._probes import dimension, resolve_seed, unit_probe
+from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._results import Eigenpairs
 from deepspec.krylov._resuming import opened
 from deepspec.operators.base import SymmetricOperator
+from deepspec.seeds import Seed, whole_seed
 from deepspec.storage.checkpoint import finite, whole
 
 
@@ -23,12 +24,11 @@ def subspace_iteration(
     k: int = 10,
     iterations: int = 128,
     *,
-    seed: int | None = None,
-    generator: torch.Generator | None = None,
+    seed: Seed = 0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 30.0,
 ) -> Eigenpairs:
-    """The k eigenvalues largest in magnitude by V ← AQ, Q ← QR(V) ([002], Algorithm 5).
+    """The k eigenvalues largest in magnitude by V ← AQ, Q ← QR(V) (Papyan 2020, Algorithm 5).
 
     k · (iterations + 1) products. The paper reads λ off as ‖v‖, which loses the sign; here it is
     the Rayleigh quotient on the last subspace, and the residuals are the true ones.
@@ -40,7 +40,7 @@ def subspace_iteration(
         How many; all there are, if there are fewer.
     iterations
         How many times A is applied to the basis.
-    seed, generator
+    seed
         Where the first basis comes from.
     checkpoint, checkpoint_every
         As in :func:`deepspec.krylov.lanczos`; the state is the basis after a whole iteration.
@@ -61,7 +61,7 @@ def subspace_iteration(
     check_whole(iterations, 1, "iterations")
     check_whole(k, 1, "k")
     k = min(k, dimension(A))
-    chosen = resolve_seed(seed, generator)
+    chosen = whole_seed(seed)
     settings = {"k": k, "iterations": iterations, "seed": chosen}
     store, saved = opened(checkpoint, checkpoint_every, A, "subspace_iteration", settings)
     A.prepare(k * iterations)
@@ -92,7 +92,12 @@ def subspace_iteration(
     vectors = basis @ turn
     residuals = (image @ turn - vectors * values).norm(dim=0)
     order = values.argsort(descending=True)
-    return Eigenpairs(values[order], vectors[:, order], residuals[order], k * (iterations + 1))
+    return Eigenpairs(
+        values=values[order],
+        vectors=vectors[:, order],
+        residuals=residuals[order],
+        matvecs=k * (iterations + 1),
+    )
 
 
 def _orthonormal(columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from deepspec.attribution import Attribution, SplitAttribution
-from deepspec.report.plots.means_map import FEWEST_POINTS, means_map
+from deepspec.report.plots.maps import FEWEST_POINTS, means_map
 from deepspec.report.plots.outliers import parts_chart, scree, verdict_chart
 from deepspec.report.plots.spectra import hessian_and_its_summands, log_spectrum_of_g
 

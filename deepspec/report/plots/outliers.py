@@ -1,4 +1,4 @@
-"""Scree plots ([000] Fig. 7) with predictions, and how well each cause explains its feature."""
+"""Scree plots (Papyan 2019, Fig. 7) with predictions; how well a cause explains its feature."""
 
 from __future__ import annotations
 
@@ -73,9 +73,21 @@ def scree(split: SplitAttribution) -> Figure:
 @styled
 def verdict_chart(split: SplitAttribution) -> Figure:
     """For every claim: how much of the feature goes with its cause, beside the nulls."""
+    figure, axes = new_figure(1, 1, 0.62 * len(split.findings) + 1.5)
+    handles = _draw_bars(split, axes[0][0])
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_verdicts(split: SplitAttribution, panel: Axes) -> None:
+    """The same on axes that are part of another figure, with a legend of their own."""
+    handles = _draw_bars(split, panel)
+    panel.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+
+
+def _draw_bars(split: SplitAttribution, panel: Axes) -> list[Artist]:
+    """Bars, nulls and words; returns what a legend needs."""
     findings = list(split.findings)
-    figure, axes = new_figure(1, 1, 0.62 * len(findings) + 1.5)
-    panel = axes[0][0]
     for row, finding in enumerate(reversed(findings)):
         if finding.present and not math.isnan(finding.removed):
             _measured(panel, row, finding)
@@ -104,9 +116,8 @@ def verdict_chart(split: SplitAttribution) -> Figure:
             handles.append(_mark(marker, face, f"null: {words}"))
     if any(not math.isnan(finding.untrained) for finding in findings):
         handles.append(_mark("*", "#E69F00", "net as built", ms=9, mew=0.7))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     grey_grid(panel)
-    return figure
+    return handles
 
 
 def _measured(panel: Axes, row: int, finding: Finding) -> None:
@@ -147,16 +158,16 @@ def parts_chart(split: SplitAttribution) -> Figure:
             width=0.6,
         )
         base += shares
-    left.set_ylabel("share of tr G")
-    left.set_title("trace of G")
-    spectrum = split.spectrum("G")
+    spectrum = split.whole
+    left.set_ylabel(f"share of tr {spectrum.operator}")
+    left.set_title(f"trace of {spectrum.operator}")
     place = np.arange(1, len(spectrum.top) + 1)
     base = np.zeros(len(place))
     for part, look in PARTS.items():
         shares = spectrum.top_causes[part].numpy()
         right.bar(place, shares, bottom=base, color=look.colour, hatch=look.hatch, width=0.8)
         base += shares
-    right.set_xlabel("number i of the eigenvalue of G")
+    right.set_xlabel(f"number i of the eigenvalue of {spectrum.operator}")
     right.set_title("each of the top C eigenvalues")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)

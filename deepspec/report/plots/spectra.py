@@ -1,8 +1,9 @@
-"""Spectra: G and its knockouts on a log axis ([002] Fig. 5); Hess, G and E ([002] Fig. 4)."""
+"""Spectra as in Papyan (2020): G and its knockouts on a log axis (Fig. 5); Hess, G, E (Fig. 4)."""
 
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,12 +18,6 @@ BINS = 90
 LINEAR_BINS = 120
 MOST_ENLARGED = 0.6
 FLOOR = 0.05
-REMOVED = {
-    "G − G_class": "between_class",
-    "G − G_cross": "cross_class",
-    "G − G_within": "within_class",
-    "G − G_{c=c'}": "own_class",
-}
 WITHOUT = {
     "between_class": "class means removed",
     "cross_class": "cross-class means removed",
@@ -34,23 +29,24 @@ WITHOUT = {
 @styled
 def log_spectrum_of_g(split: SplitAttribution) -> Figure:
     """The log-spectrum of G, coloured by cause, and what is left after each knockout below."""
-    whole = split.spectrum("G")
+    whole = split.whole
     low, high = 1e-5 * float(whole.top[0]), 3 * float(whole.top[0])
-    rows = ["G", *REMOVED]
+    symbol = whole.operator
+    rows = ["", *WITHOUT]
     figure, axes = new_figure(len(rows), 1, 8.2, sharex=True, sharey=True)
-    for place, name in enumerate(rows):
-        panel, spectrum = axes[place][0], split.spectrum(name)
-        if name == "G":
-            _coloured(panel, spectrum, low, high)
-            panel.set_title("G, each eigenvalue shared out among its causes")
+    for place, part in enumerate(rows):
+        panel = axes[place][0]
+        if not part:
+            _coloured(panel, whole, low, high)
+            panel.set_title(f"{symbol}, each eigenvalue shared out among its causes")
         else:
-            part = REMOVED[name]
+            spectrum = split.left_without(part)
             centres, counts = log_histogram(spectrum, low, high, BINS)
             panel.fill_between(centres, FLOOR, counts, step="mid", color="#C9D3DA", lw=0)
             _outline(panel, log_histogram(whole, low, high, BINS), "black")
             panel.plot(whole.top, np.full(len(whole.top), 6.0), "v", color="white", mec=GREY, ms=4)
             panel.vlines(spectrum.top, FLOOR, 1.6, color="black", lw=1.3)
-            panel.set_title(_row_title(name, WITHOUT[part]))
+            panel.set_title(_row_title(spectrum.operator, WITHOUT[part]))
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlim(low, high)
@@ -65,10 +61,10 @@ def log_spectrum_of_g(split: SplitAttribution) -> Figure:
         for look in PARTS.values()
     ]
     handles += [
-        Line2D([], [], color="black", lw=1.2, label="G, for comparison"),
+        Line2D([], [], color="black", lw=1.2, label=f"{symbol}, for comparison"),
         Line2D([], [], color="#C9D3DA", lw=7, label="what is left"),
         Line2D([], [], color="black", marker="|", ls="", mew=1.4, ms=9, label="its top C"),
-        Line2D([], [], color="white", mec=GREY, marker="v", ls="", label="top C of G"),
+        Line2D([], [], color="white", mec=GREY, marker="v", ls="", label=f"top C of {symbol}"),
         Line2D([], [], color="black", lw=0.8, ls=(0, (4, 3)), label="edge of the bulk"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -76,10 +72,10 @@ def log_spectrum_of_g(split: SplitAttribution) -> Figure:
 
 
 def _row_title(name: str, words: str) -> str:
-    symbol = name.replace("G_{c=c'}", r"$G_{c=c'}$")
-    for plain in ("class", "cross", "within"):
-        symbol = symbol.replace(f"G_{plain}", rf"$G_{{\mathrm{{{plain}}}}}$")
-    return f"{symbol}: {words}"
+    """Words as subscripts: ``G − G_class`` is not ``G − G_c`` and a stray ``lass``."""
+    named = re.sub(r"(\w+)_(class|cross|within)", r"$\1_{\\mathrm{\2}}$", name)
+    named = re.sub(r"(\w+)_\{c=c'\}", r"$\1_{c=c'}$", named)
+    return f"{named}: {words}"
 
 
 def _outline(panel: Axes, curve: tuple[np.ndarray, np.ndarray], colour: str) -> None:

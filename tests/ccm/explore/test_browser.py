@@ -7,7 +7,7 @@ import pytest
 
 import ccm
 from ccm.explore.state import ViewState
-from tests.ccm.explore.browser import Browser, chromium, missing, served
+from tests.browser import Browser, chromium, missing, served
 
 pytestmark = [
     pytest.mark.browser,
@@ -17,7 +17,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with served() as found:
+    with served("ccm") as found:
         yield found
 
 

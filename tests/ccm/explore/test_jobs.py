@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import ccm
 from ccm.cli.commands import app
-from ccm.cli.explore import free_port
+from ccm.cli.exploring import free_port
 from ccm.explore import require_panel
 from ccm.explore.draws import check_simulation, messages
 from ccm.explore.job import Job
@@ -74,9 +74,9 @@ def test_without_panel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         require_panel()
     with pytest.raises(ImportError, match=r"deepspec\[explore\]"):
         ccm.explorer()
-    monkeypatch.setattr("ccm.cli.explore.require_panel", require_panel)
+    monkeypatch.setattr("ccm.cli.exploring.require_panel", require_panel)
     result = CliRunner().invoke(app, ["explore"])
-    assert (result.exit_code, "deepspec[explore]" in result.stderr) == (2, True)
+    assert (result.exit_code, "deepspec-ccm[explore]" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [["--dim", "5"], ["--alpha", "much"], ["--snr", "99"]])

@@ -186,7 +186,7 @@ def test_summaries_of_parts(
 
 
 def test_eigenvalues_of_parts_are_ordered() -> None:
-    """λ_i(G) ≥ λ_i(G1+2) ≥ λ_i(G1) ([000] Fig. 7): always, as every part is PSD."""
+    """λ_i(G) ≥ λ_i(G1+2) ≥ λ_i(G1) (Papyan 2019, Fig. 7): always, as every part is PSD."""
     problem, S = trained_like()
     for convention in ("jmlr2020", "icml2019"):
         array = gradients(problem, convention)

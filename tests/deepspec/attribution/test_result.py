@@ -12,7 +12,7 @@ from deepspec.attribution import Attribution, attribute
 from deepspec.attribution.spectra import exact_spectrum_of
 from deepspec.report.html import write_report
 from deepspec.report.plots import figures
-from deepspec.report.plots.means_map import distances
+from deepspec.report.plots.maps import distances
 from deepspec.storage.results import new_folder, pack, unpack
 from tests.deepspec.attribution import planted
 
@@ -72,7 +72,7 @@ def test_an_existing_folder_is_kept(found: Attribution, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [("sha256",), ("attribution",), ("attribution", "splits", "train", "trace"), ("new",)]
+    "place", [("sha256",), ("result",), ("result", "splits", "train", "trace"), ("new",)]
 )
 def test_another_versions_manifest_is_refused(
     found: Attribution, tmp_path: Path, place: tuple[str, ...]
@@ -84,7 +84,7 @@ def test_another_versions_manifest_is_refused(
     for name in place[:-1]:
         entry = entry[name]
     if place == ("new",):
-        manifest["attribution"]["new"] = 1
+        manifest["result"]["new"] = 1
     else:
         del entry[place[-1]]
     path.write_text(json.dumps(manifest))
@@ -95,7 +95,7 @@ def test_another_versions_manifest_is_refused(
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     pairs = deepspec.MatrixOperator(torch.eye(3))
     deepspec.krylov.top_eigenpairs(pairs, 1).save(tmp_path / "pairs")
-    with pytest.raises(ValueError, match="expected a saved attribution"):
+    with pytest.raises(ValueError, match="expected a saved Attribution"):
         Attribution.load(tmp_path / "pairs")
 
 
@@ -110,7 +110,7 @@ def test_the_report_stands_by_itself(found: Attribution, tmp_path: Path) -> None
     assert {"report.html", "manifest.json", "train-log-spectrum.png", "test-scree.png"} <= names
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["command"] == ["demo"]
-    assert manifest["attribution"]["versions"]["torch"] == torch.__version__
+    assert manifest["result"]["versions"]["torch"] == torch.__version__
 
 
 def test_every_axis_says_what_it_shows(found: Attribution) -> None:
@@ -192,3 +192,13 @@ def test_what_cannot_be_stored_is_refused() -> None:
 def test_marks_from_a_list_of_all_eigenvalues() -> None:
     spectrum = exact_spectrum_of("A", torch.tensor([1.0, 2.0, 3.0]), 1)
     assert (spectrum.tail_trace, spectrum.tail_energy) == (3.0, 5.0)
+
+
+def test_the_report_of_an_array_of_vectors(tmp_path: Path) -> None:
+    labels = torch.arange(24) % 3
+    vectors = torch.randn(24, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = attribute(deepspec.ClassArray(vectors, labels), draws=2)
+    write_report(found, tmp_path / "report")
+    drawn = figures(found)["train-log-spectrum"]
+    assert drawn.axes[0].get_title(loc="left") == "V, each eigenvalue shared out among its causes"
+    assert drawn.axes[1].get_title(loc="left") == r"V − $V_{\mathrm{class}}$: class means removed"

@@ -2,9 +2,10 @@
 
 import copy
 import functools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -336,4 +337,40 @@ def test_a_users_own_counters_count() -> None:
     calls, remove = counted(model)
     Problem(model, data(torch.float32), verify=False)
     remove()
-    assert calls == [9]
+    assert calls == [9, 2]  # the pass for the logits, and one that looks for casts
+
+
+class Builds(OrderedDict):
+    """A registry whose entries are made when they are asked for, as transformers' ACT2FN is."""
+
+    def __getitem__(self, key: str) -> nn.Module:
+        return super().__getitem__(key)()
+
+
+class Guarded(list):
+    """A list that nobody may go through."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("gone through")
+
+
+REGISTRY = Builds({"tanh": nn.Tanh})
+
+
+class FromARegistry(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.activation = nn.Linear(4, 3), REGISTRY["tanh"]
+        self.table, self.guarded = Builds({"relu": nn.ReLU}), Guarded([torch.ones(3)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.layer(x)) * list.__getitem__(self.guarded, 0)
+
+
+def test_containers_with_methods_of_their_own_are_read_past_them() -> None:
+    net = FromARegistry()
+    Problem(net, data(), dtype=torch.float64)
+    for registry, key, kind in ((REGISTRY, "tanh", nn.Tanh), (net.table, "relu", nn.ReLU)):
+        assert dict.__getitem__(registry, key) is kind
+        assert isinstance(registry[key], kind)
+    assert list.__getitem__(net.guarded, 0).dtype == torch.float32

@@ -92,7 +92,8 @@ def test_what_is_recorded_is_what_dense_matrices_say() -> None:
     assert row["gradient_norm"] == pytest.approx(float(problem.gradient().norm()))
     with torch.no_grad():
         features = model.eval()[:4](inputs)
-    collapse = neural_collapse(features, labels, model[4].weight.detach(), model[4].bias.detach())
+    head = model[4]
+    collapse = vars(neural_collapse(features, labels, head.weight.detach(), head.bias.detach()))
     assert {name: row[name] for name in collapse} == pytest.approx(collapse)
 
 

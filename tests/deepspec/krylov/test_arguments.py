@@ -6,14 +6,13 @@ import torch
 from deepspec.krylov import (
     frobenius_norm,
     joined_spectrum,
-    kernel_polynomial_density,
     lanczos,
     log_spectral_density,
     spectral_density,
-    subspace_iteration,
     top_eigenpairs,
     trace,
 )
+from deepspec.krylov.baselines import kernel_polynomial_density, subspace_iteration
 from tests.deepspec.krylov.cases import Diagonal
 
 ESTIMATORS = [

@@ -7,13 +7,8 @@ import pytest
 import torch
 
 from deepspec import GaussNewton, Problem
-from deepspec.krylov import (
-    Estimate,
-    frobenius_norm,
-    kernel_polynomial_density,
-    subspace_iteration,
-    trace,
-)
+from deepspec.krylov import Estimate, frobenius_norm, trace
+from deepspec.krylov.baselines import kernel_polynomial_density, subspace_iteration
 from deepspec.storage.checkpoint import CheckpointMismatch
 from tests.cases import CASES
 from tests.deepspec.krylov.cases import Breaking, Interrupted

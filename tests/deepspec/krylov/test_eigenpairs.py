@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from deepspec.krylov import Eigenpairs, NotConverged, subspace_iteration, top_eigenpairs
+from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
+from deepspec.krylov.baselines import subspace_iteration
 from deepspec.operators.matrix import MatrixOperator
 from deepspec.operators.projectors import ColumnSpace
 from tests.deepspec.krylov.cases import SPECTRA, Diagonal, eigenvalues, normal, rotated

@@ -208,7 +208,7 @@ def test_bad_arguments() -> None:
         lanczos(A, 1, torch.zeros(3))
     with pytest.raises(ValueError, match="a seed of at least 0"):
         lanczos(A, 1, torch.ones(3), seed=-1)
-    with pytest.raises(ValueError, match="got both"):
-        lanczos(A, 1, torch.ones(3), seed=1, generator=torch.Generator())
+    with pytest.raises(TypeError, match=r"integer or a torch\.Generator, got None"):
+        lanczos(A, 1, torch.ones(3), seed=None)
     with pytest.raises(TypeError, match=r"torch\.float32"):
         lanczos(A, 1, torch.ones(3, dtype=torch.float64))

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from deepspec.zoo import mnist1d as recipe
+from deepspec.zoo import drawn_digits as recipe
 from deepspec.zoo.datasets import balanced, digits, padded
+from deepspec.zoo.drawn_digits import Draws, mnist1d, render
 from deepspec.zoo.image_files import list_folder, read_cifar, read_idx, read_pictures
 from deepspec.zoo.images import cifar10, cifar100, fashion_mnist, image_folder, mnist
-from deepspec.zoo.mnist1d import Draws, mnist1d, render
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -156,7 +156,7 @@ def test_a_download_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     cifar100(root=tmp_path, download=True)  # all there: nothing is fetched again
     assert [url.rsplit("/", 1)[1] for url, _ in calls] == ["cifar-100-binary.tar.gz"]
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ValueError, match=r"deepspec\[vision\]"):
+    with pytest.raises(ValueError, match=r"deepspec-ccm\[vision\]"):
         cifar10(root=tmp_path, download=True)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from deepspec.zoo.densenet import densenet, densenet40
+from deepspec.zoo.densenets import densenet, densenet40
 from deepspec.zoo.networks import he_initialised, mlp, vgg, vgg11, vgg16
-from deepspec.zoo.resnet import Residual, resnet, resnet18, resnet50
+from deepspec.zoo.resnets import Residual, resnet, resnet18, resnet50
 
 
 def count(model: nn.Module) -> int:

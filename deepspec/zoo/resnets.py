@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from deepspec.seeds import Seed, whole_seed
 from deepspec.zoo.networks import he_initialised
 
 
@@ -70,7 +71,7 @@ def resnet(
     blocks: Sequence[int],
     channels: int = 3,
     classes: int = 10,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     bottleneck: bool = False,
     normalise: bool = True,
@@ -93,7 +94,7 @@ def resnet(
     torch.Size([2, 10])
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_seed(seed))
         layers: list[nn.Module] = [convolution(channels, width, 3, normalise=normalise), nn.ReLU()]
         inputs = width
         for stage, count in enumerate(blocks):
@@ -118,14 +119,14 @@ def resnet(
 
 
 def resnet18(
-    channels: int = 3, classes: int = 10, seed: int = 0, *, normalise: bool = True
+    channels: int = 3, classes: int = 10, seed: Seed = 0, *, normalise: bool = True
 ) -> nn.Sequential:
     """ResNet18 with the 3 × 3 stem: 11.2 million parameters."""
     return resnet((2, 2, 2, 2), channels, classes, seed, normalise=normalise)
 
 
 def resnet50(
-    channels: int = 3, classes: int = 10, seed: int = 0, *, normalise: bool = True
+    channels: int = 3, classes: int = 10, seed: Seed = 0, *, normalise: bool = True
 ) -> nn.Sequential:
     """ResNet50 with the 3 × 3 stem: 23.5 million parameters."""
     return resnet((3, 4, 6, 3), channels, classes, seed, bottleneck=True, normalise=normalise)

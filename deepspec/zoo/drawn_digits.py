@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from deepspec.seeds import Seed, whole_seed
 from deepspec.zoo.datasets import Split
 
 # Heights of the ten digits drawn as curves, from the paper's repository (Apache-2.0).
@@ -50,7 +51,7 @@ class Draws:
     shear: Float[Array, " n"]
 
 
-def mnist1d(per_class: int = 100, seed: int = 0, test_per_class: int = 100) -> Split:
+def mnist1d(per_class: int = 100, seed: Seed = 0, test_per_class: int = 100) -> Split:
     """Sequences of 40 numbers of ten classes, by the recipe the data set was published with.
 
     Parameters
@@ -79,10 +80,10 @@ def mnist1d(per_class: int = 100, seed: int = 0, test_per_class: int = 100) -> S
             f"expected at least 1 sample of each class, got per_class={per_class} and "
             f"test_per_class={test_per_class}"
         )
-    parts = []
+    parts, chosen = [], whole_seed(seed)
     for place, count in enumerate((per_class, test_per_class)):
         labels = np.repeat(np.arange(10), count)
-        generator = np.random.default_rng([seed, place])
+        generator = np.random.default_rng([chosen, place])
         inputs = torch.as_tensor(render(labels, draw(len(labels), generator)))
         parts.append((inputs.float(), torch.as_tensor(labels)))
     (train, train_labels), (test, test_labels) = parts

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ccm.cli.sweep import parse_alpha
+from ccm.cli.sweeping import parse_alpha
 from ccm.explore import require_panel
 from ccm.explore.state import ViewState
 
@@ -31,7 +31,7 @@ def explore(
 ) -> None:
     """A page to move D, C, t, N and α on, with every level beside; until interrupted.
 
-    Needs the extra deepspec[explore].
+    Needs the extra deepspec-ccm[explore].
 
     Example: ccm explore --dim 1000 --classes 10 --snr 3 --per-class 1000
     """

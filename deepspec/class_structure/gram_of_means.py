@@ -20,7 +20,7 @@ ENTRIES_AT_ONCE = 2**16
 
 
 class HasMatrix(Protocol):
-    """Anything with Θ = J Jᵀ, such as :class:`deepspec.TangentKernel`."""
+    """Anything with Θ = J Jᵀ, such as :class:`deepspec.neural_tangent_kernel.TangentKernel`."""
 
     @property
     def matrix(self) -> Float[Tensor, "nC nC"]: ...

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from deepspec.seeds import Seed, whole_seed
 from deepspec.zoo.networks import he_initialised
 
 
@@ -36,7 +37,7 @@ def densenet(
     growth: int = 12,
     channels: int = 3,
     classes: int = 10,
-    seed: int = 0,
+    seed: Seed = 0,
     *,
     bottleneck: bool = False,
     compression: float = 1.0,
@@ -67,7 +68,7 @@ def densenet(
     if depth < step + 4 or (depth - 4) % step:
         raise ValueError(f"expected a depth of {step} n + 4 layers, got {depth}; 40 is one")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(whole_seed(seed))
         width = 2 * growth if bottleneck else 16
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=not normalise)]
         for place in range(3):
@@ -85,7 +86,7 @@ def densenet(
 
 
 def densenet40(
-    channels: int = 3, classes: int = 10, seed: int = 0, *, normalise: bool = True
+    channels: int = 3, classes: int = 10, seed: Seed = 0, *, normalise: bool = True
 ) -> nn.Sequential:
     """DenseNet40 with k = 12, no bottlenecks and no compression: a million parameters."""
     return densenet(40, 12, channels, classes, seed, normalise=normalise)

@@ -1,4 +1,4 @@
-"""A map of the mean gradients from their Gram matrix alone ([000] Figs. 3–5)."""
+"""A map of the mean gradients from their Gram matrix alone (Papyan 2019, Figs. 3–5)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sklearn.manifold import TSNE
 
 from deepspec.attribution import MeansMap
 from deepspec.report.plots.style import GREY, MARKERS, PALETTE, new_figure, styled
+from deepspec.seeds import Seed, whole_seed
 
 MOST_CLASSES = 10
 FEWEST_POINTS = 20
@@ -52,14 +53,14 @@ def distances(means: MeansMap) -> tuple[list[tuple[int, int]], Float[np.ndarray,
     return names, square.clamp_min(0.0).sqrt().fill_diagonal_(0.0).numpy()
 
 
-def embed(table: Float[np.ndarray, "r r"], seed: int = 0) -> Float[np.ndarray, "r 2"]:
+def embed(table: Float[np.ndarray, "r r"], seed: Seed = 0) -> Float[np.ndarray, "r 2"]:
     """t-SNE of a table of distances (scikit-learn, seeded)."""
     perplexity = float(min(12, max(2, (len(table) - 1) // 3)))
     model = TSNE(
         metric="precomputed",
         init="random",
         perplexity=perplexity,
-        random_state=seed,
+        random_state=whole_seed(seed),
         learning_rate=50.0,
         method="exact",
         max_iter=600,
@@ -68,7 +69,7 @@ def embed(table: Float[np.ndarray, "r r"], seed: int = 0) -> Float[np.ndarray, "
 
 
 @styled
-def means_map(means: MeansMap, seed: int = 0) -> Figure:
+def means_map(means: MeansMap, seed: Seed = 0) -> Figure:
     """The same map twice: coloured by class c, with the class means, and by cross-class c'."""
     names, table = distances(means)
     points = embed(table, seed)

@@ -15,6 +15,7 @@ from deepspec.attribution.decomposition import (
     total_trace,
 )
 from deepspec.attribution.gauss_newton_claims import above, judge_claims
+from deepspec.attribution.knockouts import Knockout
 from deepspec.attribution.measurement import Measurement, knock_out, with_outliers
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers, predict_outliers
@@ -23,7 +24,7 @@ from deepspec.attribution.spectra import (
     exact_spectrum_of,
     lanczos_spectrum,
 )
-from deepspec.attribution.split import KnockoutRecord, MeansMap
+from deepspec.attribution.split import MeansMap
 from deepspec.attribution.verdicts import Finding
 from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.cells import Convention, weigh_gradients
@@ -41,7 +42,7 @@ class GaussNewtonSide:
     trace: float
     trace_error: float
     decompositions: tuple[Decomposition, ...]
-    knockouts: tuple[KnockoutRecord, ...]
+    knockouts: tuple[Knockout, ...]
     spectra: tuple[Spectrum, ...]
     findings: tuple[Finding, ...]
     predicted: PredictedOutliers
@@ -76,16 +77,14 @@ def gauss_newton_side(measured: Measurement, untrained: dict[str, float]) -> Gau
     knockouts = {name: knock_out(measured, name, thorough=True) for name in PARTS}
     findings = judge_claims(measured, knockouts, total.value - top_sum, edge, untrained)
     spectra = [_whole_spectrum(measured)]
-    spectra += [k.spectrum for k in knockouts.values() if k.spectrum is not None]
+    spectra += [left for _, left in knockouts.values() if left is not None]
     return GaussNewtonSide(
         top=measured.pairs.values.cpu(),
         edge=edge,
         trace=total.value,
         trace_error=total.standard_error,
         decompositions=decompositions,
-        knockouts=tuple(
-            KnockoutRecord(k.part, k.rank, k.subtracted, k.projected) for k in knockouts.values()
-        ),
+        knockouts=tuple(knockout for knockout, _ in knockouts.values()),
         spectra=tuple(spectra),
         findings=findings,
         predicted=_predicted(measured, decompositions[0]),
@@ -175,4 +174,4 @@ def _means(measured: Measurement) -> MeansMap | None:
     weights = cells.weights[cells.occupied]
     root = weights.sqrt()
     gram = means.gram / root[:, None] / root
-    return MeansMap(cells.places.tolist(), gram.cpu(), weights.cpu())
+    return MeansMap(cells=cells.places.tolist(), gram=gram.cpu(), weights=weights.cpu())

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[1]
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -25,6 +25,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+DRAWN = ("#levels", ".noUi-handle")
 # All elements of a selector, those within shadow roots too.
 DEEP = """
 const found = [];
@@ -49,10 +50,10 @@ def missing() -> str:
 
 
 @contextmanager
-def served(*arguments: str) -> Iterator[str]:
-    """``ccm explore`` in a process of its own; its address."""
+def served(program: str, *arguments: str) -> Iterator[str]:
+    """``ccm explore`` or ``deepspec explore`` in a process of its own; its address."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "ccm", "explore", "--port", "0", "--no-browser", *arguments]
+    command = [sys.executable, "-m", program, "explore", "--port", "0", "--no-browser", *arguments]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
@@ -93,11 +94,11 @@ class Browser:
         self.hosts: set[str] = set()
         self.errors: list[str] = []
 
-    def open(self, address: str) -> None:
-        """Go there and wait until the page is drawn."""
+    def open(self, address: str, *drawn: str) -> None:
+        """Go there and wait until the page is drawn: until these selectors find something."""
         self.driver.get("about:blank")
         self.driver.get(address)
-        self.until(lambda: bool(self.all("#levels")) and bool(self.all(".noUi-handle")))
+        self.until(lambda: all(self.all(selector) for selector in drawn or DRAWN))
 
     def until(self, true: Callable[[], bool], seconds: float = 60) -> None:
         """Wait for something to become true."""
