@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / "bench" / ".venv"
-SCRIPTS = ("engine", "exact", "krylov", "attribution", "ccm")
+SCRIPTS = ("engine", "exact", "krylov", "attribution", "distributed", "ccm")
 
 
 def python() -> Path:

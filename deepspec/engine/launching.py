@@ -10,13 +10,17 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from deepspec.engine.distributed import Group
+from deepspec.engine.errors import RankFailed
 
 #: What torchrun sets for each process.
 NAMES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # An exchange waits for as long as others live: this is for what hangs though it lives.
 PATIENCE = timedelta(hours=2)
+# All processes of a job start at about the same time.
+ARRIVAL = timedelta(minutes=5)
 # For how long the others leave the last word to the first rank.
 LAST_WORD = 10.0
 
@@ -37,6 +41,8 @@ def launched(device: str | None) -> Iterator[dist.ProcessGroup | None]:
     ------
     ValueError
         If there are more processes than GPUs on this machine.
+    RankFailed
+        If not all of them have started within five minutes; says which are missing.
     """
     if not started_together():
         yield None
@@ -50,8 +56,16 @@ def launched(device: str | None) -> Iterator[dist.ProcessGroup | None]:
                 f"number {place + 1} of this machine; start fewer with --nproc-per-node"
             )
         torch.cuda.set_device(place)
+    store, rank, size = next(rendezvous("env://", timeout=ARRIVAL))
+    _wait_for_all(store, rank, size)
     # Gloo beside NCCL, so that what is on the CPU can travel, too.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
     group = dist.group.WORLD
     assert group is not None
     watched = Group(group)
@@ -69,3 +83,16 @@ def launched(device: str | None) -> Iterator[dist.ProcessGroup | None]:
             os._exit(1)
         raise
     dist.destroy_process_group()
+
+
+def _wait_for_all(store: dist.Store, rank: int, size: int) -> None:
+    keys = [f"deepspec/here/{other}" for other in range(size)]
+    store.set(keys[rank], "yes")
+    try:
+        store.wait(keys, ARRIVAL)
+    except RuntimeError as error:
+        missing = [other for other, key in enumerate(keys) if not store.check([key])]
+        raise RankFailed(
+            f"expected {size} processes within {ARRIVAL}, but of these ranks nothing was heard: "
+            f"{missing}; see whether they failed to start"
+        ) from error

@@ -55,6 +55,9 @@ class Watch:
         self._store, self.rank, self._size = store, rank, size
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ended = threading.Event()
+        self._broken = False
+        #: What the process ends with once an exchange was broken off.
+        self.status = 1
         store.set(self._key(rank), "0")
         self._threads = [
             threading.Thread(target=target, name=f"deepspec {target.__name__}", daemon=True)
@@ -76,10 +79,14 @@ class Watch:
         job = _Job(work)
         self._jobs.put(job)
         seen: dict[int, tuple[str, float]] = {}
-        while not job.done.wait(BEAT):
-            self._look(seen, SILENCE, what)
-        if job.error is not None:
-            raise self._behind(job.error, what) from job.error
+        try:
+            while not job.done.wait(BEAT):
+                self._look(seen, SILENCE, what)
+            if job.error is not None:
+                raise self._behind(job.error, what) from job.error
+        except RankFailed:
+            self._broken = True
+            raise
         return job.value
 
     def tell(self, error: BaseException) -> None:
@@ -90,18 +97,19 @@ class Watch:
     def end(self) -> None:
         """At the end of the process: say so, and leave no thread inside an exchange.
 
-        One that came back to Python when that is no longer there would end in an abort.
+        One that came back to Python, or to PyTorch, when that is no longer there would end in an
+        abort. So a process that lost a rank ends here, with :attr:`status`.
         """
         self._ended.set()
         self._jobs.put(None)
         with suppress(RuntimeError):  # without a store there is nobody to tell
             self._store.set(self._key(self.rank), ENDED)
         for thread in self._threads:
-            thread.join(FAREWELL)
-        if any(thread.is_alive() for thread in self._threads):
+            thread.join(0.0 if self._broken else FAREWELL)
+        if self._broken or any(thread.is_alive() for thread in self._threads):
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(1)
+            os._exit(self.status)
 
     def wait_for_the_end_of(self, rank: int, seconds: float) -> bool:
         """Whether another rank has ended, waiting for so long at most."""

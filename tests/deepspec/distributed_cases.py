@@ -19,9 +19,11 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import deepspec
 from deepspec import ClassStructure, GaussNewton, Hessian, Problem, Residual
+from deepspec.class_structure import cell_means, class_means
 from deepspec.engine import launching, watching
 from deepspec.engine.errors import RankFailed
-from deepspec.neural_tangent_kernel import accumulation
+from deepspec.neural_tangent_kernel import accumulation, tangent_kernel
+from deepspec.storage.results import save_result
 from tests.cases import hold
 
 # Sorted, so that a rank lacks whole classes; class 2 has no sample at all.
@@ -70,10 +72,10 @@ def measured(chosen: Problem) -> dict[str, Tensor]:
         "Hess V": H @ v,
         "E v": Residual(chosen) @ v[:, 0],
         "J V": chosen.engine.jvp(v),
-        "kernel": deepspec.tangent_kernel(chosen).matrix,
-        "gram of means": deepspec.cell_means(structure).gram,
-        "means": deepspec.class_means(structure).vectors(),
-        "G off its means": deepspec.cell_means(structure).projector() @ v,
+        "kernel": tangent_kernel(chosen).matrix,
+        "gram of means": cell_means(structure).gram,
+        "means": class_means(structure).vectors(),
+        "G off its means": cell_means(structure).projector() @ v,
     }
     for name, part in structure.named().items():
         found[name] = part @ v
@@ -182,7 +184,7 @@ def command_line(rank: int, size: int, place: Path) -> None:
     from deepspec.cli import app, commands
 
     # No figures, which are no matter of processes.
-    commands.fill = lambda folder, found, extra: found.save(folder)
+    commands.fill = lambda folder, found, extra: save_result(folder, found)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (place / "port").read_text()}
     source = "tests.deepspec.distributed_cases"
