@@ -10,7 +10,7 @@ BROWSER := $(VENV)/.browser
 # Sphinx and its theme, for `make docs` alone.
 DOCS := $(VENV)/.docs
 
-.PHONY: demo test lint types pytest test-browser validate bench docs format clean
+.PHONY: demo demo-dynamics test lint types pytest test-browser validate bench docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
@@ -21,6 +21,11 @@ $(READY): pyproject.toml constraints.txt
 # Nets this small gain nothing from a second thread, and lose much where the cores are shared.
 demo: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/deepspec demo --out runs/demo --overwrite
+
+# Three sample sizes, four epochs, two seeds; a sweep that was stopped goes on.
+demo-dynamics: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/deepspec sweep demo --out runs/demo-sweep
+	OMP_NUM_THREADS=1 $(BIN)/deepspec dynamics runs/demo-sweep --out runs/demo-dynamics --overwrite
 
 test: lint types pytest
 
@@ -63,4 +68,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) bench/.venv runs docs/_build docs/examples docs/reference/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) bench/.venv runs docs/_build docs/examples docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache

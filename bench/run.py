@@ -13,7 +13,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / "bench" / ".venv"
-SCRIPTS = ("engine", "exact", "krylov", "attribution", "distributed", "ccm")
+SCRIPTS = (
+    "engine",
+    "tokens",
+    "exact",
+    "krylov",
+    "layers",
+    "attribution",
+    "distributed",
+    "sweeps",
+    "ccm",
+)
 
 
 def python() -> Path:

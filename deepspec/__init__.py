@@ -6,12 +6,14 @@ Where to start::
     deepspec.attribute(problem).summary()         # which part of the spectrum has which cause
     deepspec.gradients(problem)                   # the array behind it: parts, knockouts, spectra
     deepspec.ClassArray(embeddings, labels)       # the same for anyone's vectors
+    deepspec.Layers(problem)[0].features          # and for what each layer sees
     deepspec.top_eigenpairs(deepspec.Hessian(problem), k=10)
     deepspec.spectral_density(deepspec.GaussNewton(problem)).plot()
 
 Results can be printed, drawn (``.plot()``), tabulated (``.to_frame()``), saved and loaded. What is
 not here is in the packages: ``operators`` (products and algebra), ``class_structure`` (arrays,
-parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``attribution`` (verdicts),
+parts, means), ``krylov`` (estimators, ``krylov.baselines``), ``layerwise``
+(KFAC and its kin, neural collapse), ``attribution`` (verdicts),
 ``dynamics`` (snapshots, neural collapse), ``zoo`` (nets, data, training), ``report``.
 
 Papers that docstrings cite:
@@ -40,6 +42,7 @@ from deepspec.krylov import (
     LogSpectralDensity,
     NotConverged,
     SpectralDensity,
+    block_spectra,
     count_outliers,
     extreme_eigenvalues,
     fit_power_law,
@@ -51,7 +54,9 @@ from deepspec.krylov import (
     top_eigenpairs,
     trace,
 )
+from deepspec.layerwise import Layers, curvature_agreement
 from deepspec.neural_tangent_kernel import tangent_kernel
+from deepspec.next_tokens import language_model
 from deepspec.operators import (
     ColumnSpace,
     GaussNewton,
@@ -65,6 +70,7 @@ from deepspec.problem import Problem
 __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     # A trained classifier, and what causes its spectrum.
     "Problem",
+    "language_model",
     "attribute",
     "Attribution",
     "Recorder",
@@ -72,6 +78,9 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     "gradients",
     "ClassArray",
     "ClassStructure",
+    # Where they are made: layer by layer.
+    "Layers",
+    "curvature_agreement",
     # Matrices known by their products.
     "SymmetricOperator",
     "GaussNewton",
@@ -97,6 +106,7 @@ __all__ = [  # noqa: RUF022 (grouped, in the order in which they are met)
     "trace",
     "frobenius_norm",
     "Estimate",
+    "block_spectra",
     "lanczos",
     "count_outliers",
     "fit_power_law",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,45 +15,59 @@ from torch.distributed import ProcessGroup
 
 from deepspec.classifier.arguments import (
     as_flag,
+    as_logit_memory,
     as_memory_budget,
     as_model,
     as_num_classes,
     as_plan,
-    as_selection,
+    chosen_parameters,
 )
 from deepspec.classifier.batches import Batches
-from deepspec.classifier.checks import logits_and_labels, require_repeatable
+from deepspec.classifier.checks import (
+    evaluate,
+    require_repeatable,
+)
 from deepspec.classifier.dependence import require_dependence
 from deepspec.classifier.device import available_device
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
-from deepspec.classifier.parameters import parameter_space
+from deepspec.classifier.parameters import Patterns, parameter_space
 from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained
-from deepspec.classifier.softmax import softmax_residual
-from deepspec.classifier.trees import move
+from deepspec.classifier.row_layout import RowLayout, require_class_dim
+from deepspec.classifier.shares import Shares
+from deepspec.classifier.trees import move, pick
+from deepspec.classifier.weights import MeanOver, RowWeights, require_mean_over
 from deepspec.engine.distributed import as_group
 from deepspec.engine.engine import Engine, refuse_autocast
 from deepspec.engine.sharing import refuse_own_shares, share, take_from_first
+from deepspec.losses import Loss
+from deepspec.losses.rows import read_rows
+
+# Rows times classes beyond this many bytes are not kept, but computed batch by batch.
+LOGIT_MEMORY = 2**28
 
 
 class Problem:
-    """A trained classifier and the labelled data that its spectra are of.
+    """A trained net and the labelled data that its spectra are of.
 
-    Its logits f(θ) ∈ R^(n×C) on n samples, and products with ∂f/∂θ.
+    Its outputs f(θ) ∈ R^(R×C) on R labelled rows, and products with ∂f/∂θ.
 
-    The parameters are copied when the problem is made: training on does not change it, and the
-    caller's modules, flags, buffers and gradients stay as they are. Samples weigh 1/n each,
-    however the batches are cut. The model is evaluated in eval mode.
+    A row is what has a label: a sample, a token, a pixel. The loss is Σ_i w_i ℓ(f_i, t_i) with
+    weights that are those of all rows together, however batches are cut; by default cross-entropy
+    and its mean. The parameters are copied when the problem is made: training on does not change
+    it, and the caller's modules, flags, buffers and gradients stay as they are. The model is
+    evaluated in eval mode.
 
     Parameters
     ----------
     model
-        Maps a batch of inputs to logits (batch, C), as a tensor or as ``output.logits``.
+        Maps a batch of inputs to logits (batch, …, C), as a tensor or as ``output.logits``.
         Compiled models are taken as they were before ``torch.compile``.
     data
         ``(X, y)`` tensors or arrays, a Dataset or list of samples, or a DataLoader that does not
-        shuffle; see :class:`deepspec.classifier.batches.Batches`.
+        shuffle; see :class:`deepspec.classifier.batches.Batches`. Labels are class indices of the
+        logits' shape without C, or soft ones (probabilities) of their whole shape.
     num_classes
         C, to check the model against; by default what the model returns.
     batch_size
@@ -63,26 +77,43 @@ class Problem:
         Where and in which precision to compute; by default as the model's parameters are.
     select
         ``select(name, parameter)`` says which trainable parameters θ contains; default all.
+    parameters
+        The same by names: a glob or several such as ``"transformer.h.*.attn.*"``, or regular
+        expressions, compiled or as ``"re:..."``. Frozen parameters are never in θ.
     memory_budget
         What may be kept between products: bytes (int) or a share of the free memory (float).
         With 0 only one batch's graph exists at a time. Results agree to rounding.
+    logit_memory
+        Bytes that arrays of rows × classes may take; beyond it nothing of that size is kept, and
+        logits are computed batch by batch where they are needed.
     verify
         Compare two passes over the data, and forward with reverse mode, and see that the logits
         depend on every tensor of θ, before any work.
     logits
         Where the logits are in what the model returns, if neither that itself nor ``.logits``: a
         key, an index, or a function of the output.
+    class_dim
+        The dimension of the logits that holds the classes: 1 for (batch, C, height, width); by
+        default the last. It is never guessed.
+    loss
+        ``torch.nn.CrossEntropyLoss``, with its ``weight``, ``ignore_index`` and
+        ``label_smoothing``; ``MSELoss``; ``BCEWithLogitsLoss``; or a
+        :class:`deepspec.losses.Loss` of one's own. By default cross-entropy. Rows to be ignored
+        do not count, and matrices are those of PyTorch's mean.
+    row_weights
+        How much rows count beside that, at least 0: a tensor of the labels' shape, or a list of
+        one for each batch. They are normalised.
+    mean_over
+        "rows", all alike, or "sequences": the mean over samples of the mean over each one's rows.
     group
-        A process group of ``torch.distributed`` that the samples are spread over
-        (docs/distribution.md). Every rank makes the same problem and the same calls, and gets the
-        same results; θ is taken from the first rank. Shares are whole batches: with fewer batches
-        than ranks some have nothing to do.
-    sharded
-        That ``data`` are this rank's own samples, the first rank's coming first, rather than all.
+        A process group of ``torch.distributed`` that products are shared by
+        (docs/distribution.md). Every rank gives the same data and makes the same calls, and gets
+        the same results; θ is taken from the first rank. Shares are whole batches: with fewer
+        batches than ranks some have nothing to do.
 
     >>> model = nn.Linear(2, 3)
     >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
-    >>> problem.size, problem.num_samples, problem.num_classes
+    >>> problem.size, problem.num_rows, problem.num_classes
     (9, 5, 3)
 
     Raises
@@ -103,18 +134,26 @@ class Problem:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         select: Callable[[str, nn.Parameter], bool] | None = None,
+        parameters: Patterns | None = None,
         memory_budget: int | float = 0.25,
+        logit_memory: int = LOGIT_MEMORY,
         verify: bool = True,
         logits: Where = None,
+        class_dim: int | None = None,
+        loss: Loss | nn.Module | None = None,
+        row_weights: Any = None,
+        mean_over: MeanOver = "rows",
         group: ProcessGroup | None = None,
-        sharded: bool = False,
     ) -> None:
         memory_budget = as_memory_budget(memory_budget)
+        self.logit_memory = as_logit_memory(logit_memory)
         num_classes = as_num_classes(num_classes)
         require_where(logits)
+        require_class_dim(class_dim)
+        require_mean_over(mean_over)
         model = as_model(model)
         verify = as_flag("verify", verify)
-        self.space = parameter_space(model, as_selection(select))
+        self.space = parameter_space(model, chosen_parameters(model, select, parameters))
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = reference.dtype if dtype is None else dtype
         if not isinstance(self.dtype, torch.dtype):
@@ -126,59 +165,69 @@ class Problem:
             )
         self.device = available_device(device, reference.device)
         self._model, self._where = model, logits
+        self._layout = RowLayout(class_dim=class_dim, flat=False)
         refuse_autocast(self.device)
         self.group = as_group(group, self.device)
         refuse_own_shares(data, self.group)
         self._batches = self.group.together(lambda: Batches(data, batch_size))
-        self._shares = None if self.group.alone else share(self._batches, self.group, sharded)
+        self._shares: Shares | None = None
+        weights = None if row_weights is None else RowWeights(row_weights)
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
         with torch.inference_mode(False):
-            self._set_up(model, num_classes, memory_budget, verify)
+            self._snapshot(model)
+            take_from_first(self.group, {"θ": self.parameters, **self._constants})
+            self._rows = self.group.together(
+                lambda: read_rows(
+                    self._unread(),
+                    loss,
+                    num_classes,
+                    class_dim,
+                    weights,
+                    mean_over,
+                    self.logit_memory,
+                )
+            )
+            self._set_up(memory_budget, verify)
 
-    def _set_up(
-        self, model: nn.Module, num_classes: int | None, memory_budget: int | float, verify: bool
-    ) -> None:
-        self._snapshot(model)
-        take_from_first(self.group, {"θ": self.parameters, **self._constants})
-        mine = self.group.together(lambda: self._evaluated(num_classes))
-        self.logits, self.labels = map(self.group.joined, mine or (None, None))
-        function = self._first_function()
+    def _set_up(self, memory_budget: int | float, verify: bool) -> None:
+        rows = self._rows
+        self.criterion, self.targets, self.weights = rows.criterion, rows.targets, rows.weights
+        self.sequences = rows.sequences
+        columns = rows.criterion.columns if rows.criterion.least_outputs == 1 else None
+        self._layout = RowLayout(class_dim=self._layout.class_dim, columns=columns)
+        _, function = next(self.functions())
         #: What the rounding of products is of: the dtype, or what the model casts to inside.
         self.precision = lowest_precision(function)
         if verify:
-            self.group.together(lambda: self._require_repeatable(mine))
-        self.engine = Engine(
+            again = partial(self._counted, None)
+            self.group.together(
+                lambda: require_repeatable(again(), rows.sketch, rows.same_targets, self.precision)
+            )
+        self._shares = share(self._batches, self._row_counts, self.group)
+        if self._shares is not None:
+            take_from_first(self.group, {str(i): part for i, part in enumerate(rows.sketch.parts)})
+        self._memory_budget = memory_budget
+        self.engine = self._new_engine()
+        if verify:
+            # Now, while no estimator holds vectors of its own.
+            explained(self.engine.check, "differentiated", function)
+            require_dependence((function for _, function in self.functions()), self.precision)
+
+    def _new_engine(self) -> Engine:
+        return Engine(
             self._own_functions,
             self.space,
             self.num_classes,
             self.dtype,
             self.device,
-            memory_budget,
+            self._memory_budget,
             self._halve,
             torch.finfo(self.precision).eps,
-            self._first_function,
+            None if self.keeps_logits else self.logit_memory,
+            lambda: next(self.functions())[1],
             self.group,
             self._shares,
         )
-        if verify:
-            # Now, while no estimator holds vectors of its own.
-            explained(self.engine.check, "differentiated", function)
-            first, group = () if self.group.alone else (function,), self.group
-            require_dependence(
-                chain(first, (function for _, function in self._own_functions())),
-                self.precision,
-                lambda missing: set.intersection(*map(set, group.values(sorted(missing)))),
-            )
-
-    def _evaluated(self, num_classes: int | None) -> tuple[Tensor, Tensor] | None:
-        """Logits and labels of this rank's samples; ``None`` where it has none."""
-        if self._shares is not None and not self._shares.mine:
-            return None
-        return logits_and_labels(self._labelled(), num_classes)
-
-    def _require_repeatable(self, mine: tuple[Tensor, Tensor] | None) -> None:
-        if mine is not None:
-            require_repeatable(self._labelled(), *mine, self.precision)
 
     def _snapshot(self, model: nn.Module) -> None:
         def copy(tensor: Tensor) -> Tensor:
@@ -200,53 +249,107 @@ class Problem:
             if name not in self._parameters
         }
 
-    def _labelled(self) -> Iterator[tuple[LogitFunction, Tensor]]:
-        """A pass over this rank's data: each batch's logit function and labels."""
-        shares = self._shares
-        first = 0 if shares is None else shares.rows[shares.rank].start
-        start = 0 if shares is None else shares.mine.start
-        for number, (inputs, labels) in enumerate(self._batches, start):
-            yield self._function(inputs, len(labels), first, number), labels.to(self.device)
+    def _unread(self, shares: Shares | None = None) -> Iterator[tuple[LogitFunction, Tensor]]:
+        """A pass over the data as they come, or one share: each batch's function and labels."""
+        first = 0 if shares is None else shares.first_sample
+        start, some = (0, None) if shares is None else (shares.mine.start, shares.mine)
+        for number, (inputs, labels) in enumerate(self._batches.some(some), start):
+            function = LogitFunction(
+                self._model,
+                self.space,
+                self._parameters,
+                self._constants,
+                move(inputs, self.device, self.dtype),
+                len(labels),
+                logits=self._where,
+                layout=self._layout,
+                first=first,
+                number=number,
+            )
+            yield function, labels.to(self.device)
             first += len(labels)
 
-    def _function(self, inputs: Any, samples: int, first: int, number: int) -> LogitFunction:
-        return LogitFunction(
-            self._model,
-            self.space,
-            self._parameters,
-            self._constants,
-            move(inputs, self.device, self.dtype),
-            samples,
-            logits=self._where,
-            first=first,
-            number=number,
-        )
+    def _counted(self, shares: Shares | None) -> Iterator[tuple[slice, LogitFunction, Tensor]]:
+        """A pass over the rows that count, or one share, without samples that have none."""
+        start = 0 if shares is None else shares.rows[shares.rank].start
+        for function, labels in self._unread(shares):
+            kept, mask = self._rows.kept(function.first, labels)
+            if kept is not None:
+                inputs = pick(function.inputs, function.samples, kept)
+                function, labels = function.of(inputs, len(kept), mask), labels[kept]
+            elif mask is not None:
+                function = function.of(function.inputs, function.samples, mask)
+            rows = function.rows
+            if rows:
+                yield slice(start, start + rows), function, labels
+            start += rows
 
-    def _first_function(self) -> LogitFunction:
-        """The first batch of all the data; of data brought by each rank, its own first."""
-        first = self._batches.first()
-        assert first is not None
-        return self._function(first[0], len(first[1]), 0, 0)
-
-    def functions(self) -> Iterator[tuple[slice, LogitFunction]]:
+    def functions(self, most: int | None = None) -> Iterator[tuple[slice, LogitFunction]]:
         """A pass over the data: each batch's rows, and its logits as a function of θ.
+
+        With ``most``, batches are cut into parts of at most so many samples.
+        """
+        return self._pass(None, most)
+
+    def _own_functions(self, most: int | None = None) -> Iterator[tuple[slice, LogitFunction]]:
+        """The same of this rank's share."""
+        return self._pass(self._shares, most)
+
+    def _row_counts(self) -> list[int]:
+        """How many rows of each batch count."""
+        sizes = self._batches.sizes()
+        if self.has_one_row_a_sample and sum(sizes) == self.num_rows:
+            return sizes
+        counts = [0] * len(sizes)
+        for rows, function, _ in self._counted(None):
+            counts[function.number] = rows.stop - rows.start
+        return counts
+
+    def _pass(
+        self, shares: Shares | None, most: int | None
+    ) -> Iterator[tuple[slice, LogitFunction]]:
+        for rows, function, _ in self._counted(shares):
+            if most is None or function.samples <= most:
+                yield rows, function
+                continue
+            start = rows.start
+            for first in range(0, function.samples, most):
+                stop = min(first + most, function.samples)
+                part = function.pick(torch.arange(first, stop, device=self.device))
+                yield slice(start, start + part.rows), part
+                start += part.rows
+
+    def restricted(self, names: Sequence[str]) -> Problem:
+        """The same net on the same data with fewer tensors in θ: G of it is a diagonal block of G.
+
+        Nothing is copied but θ's chosen entries, and nothing is checked again.
 
         Raises
         ------
-        RuntimeError
-            If the data are spread over several processes, each of which has only some.
-        """
-        if not self.group.alone:
-            raise RuntimeError(
-                f"expected a problem of one process, got one of {self.group.size}, and what was "
-                "asked for is not done by several; make the problem without group="
-            )
-        return self._own_functions()
+        ValueError
+            If a name is not in θ.
 
-    def _own_functions(self) -> Iterator[tuple[slice, LogitFunction]]:
-        """A pass over this rank's batches."""
-        for function, labels in self._labelled():
-            yield slice(function.first, function.first + len(labels)), function
+        >>> problem = Problem(nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 1])))
+        >>> problem.restricted(["bias"]).size
+        3
+        """
+        missing = sorted(set(names) - set(self.space.names))
+        if missing or not names:
+            raise ValueError(
+                f"expected names of tensors in θ, got {', '.join(missing) or 'none'}; θ has "
+                f"{', '.join(self.space.names)}"
+            )
+        other = copy.copy(self)
+        other.space = self.space.restricted(names)
+        other.parameters = other.space.flatten(self._parameters)
+        other._parameters = other.space.unflatten(other.parameters)
+        rest = {k: v for k, v in self._parameters.items() if k not in other._parameters}
+        other._constants = {**self._constants, **rest}
+        other.engine = other._new_engine()
+        # A route that is right for all of θ is right for a part of it.
+        if "forward mode" in self.plan:
+            other.engine.autotuner.plan["forward mode"] = self.plan["forward mode"]
+        return other
 
     def _halve(self) -> bool:
         largest = self._batches.limit or max(f.samples for _, f in self.functions())
@@ -275,48 +378,176 @@ class Problem:
         """p, the number of parameters."""
         return self.space.size
 
+    def __repr__(self) -> str:
+        data = f"{self.num_samples:,} samples, {self.num_classes:,} classes"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"Problem({self.size:,} parameters, {data}, {dtype} on {self.device})"
+
+    @property
+    def num_rows(self) -> int:
+        """R, the number of rows that count."""
+        return len(self.weights)
+
     @property
     def num_samples(self) -> int:
-        """n."""
-        return self.logits.shape[0]
+        """n, the number of samples that have such rows: sequences, images; R where each is one."""
+        return self.num_rows if self._rows.is_flat else len(self.sequences.unique())
+
+    @property
+    def has_one_row_a_sample(self) -> bool:
+        """Whether row i is sample i."""
+        return self._rows.is_flat
 
     @property
     def num_classes(self) -> int:
-        """C."""
-        return self.logits.shape[1]
+        """C, the number of outputs."""
+        return self._rows.num_classes
+
+    @property
+    def keeps_logits(self) -> bool:
+        """Whether arrays of rows × classes are kept, or logits computed batch by batch."""
+        return self._rows.sketch.keep
+
+    @property
+    def logits(self) -> Float[Tensor, "R C"]:
+        """The outputs of all rows, float64; computed anew where they are too large to keep."""
+        if self.keeps_logits:
+            return self._rows.sketch.all()
+        return torch.cat([evaluate(function).double() for _, function in self.functions()])
+
+    @property
+    def labels(self) -> Int[Tensor, " R"]:
+        """The class of each row; of soft labels the most probable one.
+
+        Raises
+        ------
+        ValueError
+            If the loss has no classes.
+        """
+        self.require_classes()
+        return self._labels
 
     @cached_property
-    def log_probabilities(self) -> Float[Tensor, "n C"]:
+    def _labels(self) -> Int[Tensor, " R"]:
+        return self.targets.argmax(dim=1) if self.has_soft_labels else self.targets
+
+    @property
+    def has_soft_labels(self) -> bool:
+        """Whether targets are probabilities: class structure then takes the most probable class."""
+        return self.criterion.has_classes and self.targets.is_floating_point()
+
+    def require_classes(self) -> None:
+        """Refuse to speak of classes where the loss has none.
+
+        Raises
+        ------
+        ValueError
+            With what class structure needs.
+        """
+        if not self.criterion.has_classes:
+            raise ValueError(
+                f"expected a loss with one class for each row, got {self.criterion!r:.80}; class "
+                "structure needs cross-entropy (or BCEWithLogitsLoss of one logit); G, Hess, their "
+                "spectra and traces do not: GaussNewton, Hessian, top_eigenpairs, spectral_density"
+            )
+
+    @cached_property
+    def log_probabilities(self) -> Float[Tensor, "R C"]:
         """log softmax of the logits, float64."""
+        self.require_classes()
         return torch.log_softmax(self.logits, dim=1)
 
     @cached_property
-    def probabilities(self) -> Float[Tensor, "n C"]:
+    def probabilities(self) -> Float[Tensor, "R C"]:
         """softmax of the logits, float64."""
+        self.require_classes()
         return torch.softmax(self.logits, dim=1)
 
     @property
     def class_counts(self) -> Int[Tensor, " C"]:
-        """The number of samples of each class; zeros are allowed."""
+        """The number of rows of each class; zeros are allowed."""
         return torch.bincount(self.labels, minlength=self.num_classes)
+
+    def states(
+        self, rows: slice, outputs: Callable[[], Float[Tensor, "b C"]] | None = None
+    ) -> Float[Tensor, "b C"]:
+        """What the loss's Hessian takes of some rows (probabilities, for cross-entropy), float64.
+
+        ``outputs`` gives the rows' outputs where they are not kept.
+        """
+        if self.keeps_logits:
+            return self._states[rows]
+        if outputs is None:
+            return self.criterion.state(self.logits[rows])
+        return self.criterion.state(outputs().double())
+
+    @cached_property
+    def _states(self) -> Float[Tensor, "R C"]:
+        return self.probabilities if self.criterion.has_classes else self.logits
+
+    def chunks(self) -> Iterator[tuple[slice, Float[Tensor, "b C"]]]:
+        """Rows and their outputs in float64, as many at a time as the logit memory allows."""
+        if self.keeps_logits:
+            yield slice(0, self.num_rows), self.logits
+            return
+        few = max(1, self.logit_memory // (32 * self.num_classes))
+        for rows, function in self.functions():
+            outputs = evaluate(function)
+            for start in range(0, len(outputs), few):
+                part = outputs[start : start + few].double()
+                yield slice(rows.start + start, rows.start + start + len(part)), part
+
+    @property
+    def row_losses(self) -> Float[Tensor, " R"]:
+        """ℓ(f_i, t_i) of each row, in nats for cross-entropy; float64."""
+        return torch.cat(
+            [self.criterion.value(outputs, self.targets[rows]) for rows, outputs in self.chunks()]
+        )
 
     @property
     def loss(self) -> float:
-        """The mean cross-entropy, in nats."""
-        direct = -self.log_probabilities.gather(1, self.labels[:, None])
-        # Near certainty 1 − p is accurate, and the logarithm of p is not.
-        certain = -torch.log1p(self.residuals.gather(1, self.labels[:, None]).clamp_min(-0.5))
-        return float(torch.where(direct < 0.5, certain, direct).mean())
+        """The loss Σ_i w_i ℓ_i: that of PyTorch's mean."""
+        losses = self.row_losses
+        if self._rows.is_plain:
+            return float(losses.mean())
+        return float(losses @ self.weights)
+
+    @property
+    def loss_error(self) -> float:
+        """The standard error of the loss, sequences being independent and rows within not."""
+        excess = self.weights * (self.row_losses - self.loss)
+        _, index = self.sequences.unique(return_inverse=True)
+        count = int(index.max()) + 1
+        if count < 2:
+            return float("nan")
+        sums = excess.new_zeros(count).index_add_(0, index, excess)
+        return float((sums.square().sum() * count / (count - 1)).sqrt())
 
     @property
     def error_rate(self) -> float:
-        """The share of samples whose largest logit is not their label's."""
-        return float((self.logits.argmax(dim=1) != self.labels).double().mean())
+        """The share of rows, by weight, whose largest logit is not their label's."""
+        labels = self.labels
+        wrong = torch.cat([z.argmax(dim=1) != labels[rows] for rows, z in self.chunks()]).double()
+        if self._rows.is_plain:
+            return float(wrong.mean())
+        return float(wrong @ self.weights / self.weights.sum())
+
+    def hessian_targets(self, rows: slice) -> Tensor:
+        """The targets of some rows as the loss's Hessian takes them; a softmax's needs none."""
+        targets = self.targets[rows]
+        if self.criterion.has_classes:
+            return targets
+        return self.criterion.prepared(targets, self.num_classes, torch.float64)
+
+    def residuals_of(self, outputs: Float[Tensor, "b C"], rows: slice) -> Float[Tensor, "b C"]:
+        """∂ℓ/∂f of some rows from their outputs, in their precision."""
+        targets = self.criterion.prepared(self.targets[rows], self.num_classes, outputs.dtype)
+        return self.criterion.residual(outputs, targets)
 
     @property
-    def residuals(self) -> Float[Tensor, "n C"]:
-        """p_i − y_i, the derivative of each sample's loss by its logits, float64."""
-        return softmax_residual(self.probabilities, self.one_hot(self.labels))
+    def residuals(self) -> Float[Tensor, "R C"]:
+        """∂ℓ_i/∂f of each row, p_i − t_i for cross-entropy; float64."""
+        return torch.cat([self.residuals_of(outputs, rows) for rows, outputs in self.chunks()])
 
     def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
         """e_y for each label, float64."""
@@ -328,17 +559,28 @@ class Problem:
         return torch.nn.functional.one_hot(labels, self.num_classes).double()
 
     def gradient(self) -> Float[Tensor, " p"]:
-        """The gradient of the mean loss, Jᵀ(p − y)/n."""
-        return self.engine.vjp(self.residuals[:, :, None] / self.num_samples)[:, 0]
+        """The gradient of the loss, Σ_i w_i J_iᵀ ∂ℓ/∂f_i."""
+
+        def coefficients(
+            rows: slice, outputs: Callable[[], Float[Tensor, "b C"]]
+        ) -> Float[Tensor, "b C"]:
+            found = self.logits[rows] if self.keeps_logits else outputs().double()
+            return self.residuals_of(found, rows) * self.weights[rows, None]
+
+        return self.engine.pull(coefficients)
 
     def fingerprint(self) -> dict[str, str | int | float]:
         """What tells this problem from another one: sizes, and a hash of θ, outputs and labels."""
         digest = hashlib.sha256(",".join(self.space.names).encode())
-        for tensor in (self.parameters, self.logits, self.labels):
+        tensors = [self.parameters, self._rows.sketch.all(), self.targets]
+        if not self._rows.is_plain:
+            digest.update(self.criterion.fingerprint().encode())
+            tensors.append(self.weights)
+        for tensor in tensors:
             digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
         return {
             "parameters": self.size,
-            "samples": self.num_samples,
+            "samples": self.num_rows,
             "classes": self.num_classes,
             "dtype": str(self.dtype),
             "content": digest.hexdigest(),

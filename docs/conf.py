@@ -1,6 +1,9 @@
 """How the documentation is built: `make docs`, offline, with warnings as errors."""
 
+import shutil
+from importlib import import_module
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 import matplotlib
 
@@ -37,6 +40,7 @@ sphinx_gallery_conf = {
     "examples_dirs": ["gallery"],
     "gallery_dirs": ["examples"],
     "filename_pattern": r"/plot_",
+    "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
@@ -68,6 +72,38 @@ def _bars_are_norms(app, what, name, obj, options, lines) -> None:
             lines[number] = "``".join(pieces)
 
 
+PACKAGES = {
+    "deepspec": "deepspec: what most people need",
+    "deepspec.operators": "Operators: matrices known by their products",
+    "deepspec.class_structure": "Class structure: arrays, parts, means",
+    "deepspec.neural_tangent_kernel": "The neural tangent kernel",
+    "deepspec.krylov": "Krylov: spectra by few products",
+    "deepspec.krylov.baselines": "The papers' other estimators, to compare with",
+    "deepspec.layerwise": "Layers: features, errors, Kronecker factors",
+    "deepspec.attribution": "Attribution: causes, nulls, verdicts",
+    "deepspec.dynamics": "Dynamics: spectra while a net is trained",
+    "ccm": "ccm: what theory predicts",
+}
+
+
+def write_reference() -> None:
+    """Every public name on one page, once, in the order of each package's ``__all__``."""
+    lines, listed = ["# Reference", "", "Every public name.", ""], set()
+    for package, title in PACKAGES.items():
+        module = import_module(package)
+        names = [n for n in module.__all__ if id(getattr(module, n)) not in listed]
+        objects = [n for n in names if callable(getattr(module, n))]
+        listed |= {id(getattr(module, name)) for name in objects}
+        lines += [f"## {title}", "", "```{eval-rst}"]
+        lines += [".. autosummary::", "   :toctree: generated", ""]
+        lines += [f"   {package}.{name}" for name in objects] + ["```", ""]
+    page = Path(__file__).parent / "reference" / "index.md"
+    shutil.rmtree(page.parent, ignore_errors=True)  # pages of names that are gone
+    page.parent.mkdir()
+    page.write_text("\n".join(lines))
+
+
 def setup(app) -> None:
     """What Sphinx calls."""
+    write_reference()
     app.connect("autodoc-process-docstring", _bars_are_norms, priority=100)

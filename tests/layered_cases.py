@@ -52,6 +52,35 @@ class TimeFirst(nn.Module):
         return self.head(torch.tanh(self.inner(x.transpose(0, 1))).transpose(0, 1).mean(dim=1))
 
 
+class Conv1D(nn.Module):
+    """As Hugging Face has it: a linear map that keeps its weight transposed."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf = nf
+        self.weight = nn.Parameter(torch.randn(nx, nf) / nx**0.5)
+        self.bias = nn.Parameter(torch.randn(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:-1], self.nf)
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(shape)
+
+
+Conv1D.__module__, Conv1D.__qualname__ = "transformers.pytorch_utils", "Conv1D"
+
+
+def signal() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2),
+        nn.BatchNorm1d(6),
+        nn.Tanh(),
+        nn.Conv1d(6, 3, 2, padding="same", bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    )
+
+
 def grouped() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2),
@@ -90,12 +119,17 @@ def example(name: str) -> tuple[nn.Module, Tensor, Tensor, int]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         tokens, images = torch.randint(5, (5, 3)), torch.randn(5, 4, 5, 6).double()
-        series = torch.randn(5, 7, 4).double()
+        series, waves = torch.randn(5, 7, 4).double(), torch.randn(5, 4, 9).double()
         make: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
             "attention": (Attention, tokens),
             "shared": (Shared, tokens),
             "language": (Language, tokens),
             "grouped": (grouped, images),
+            "signal": (signal, waves),
+            "transposed": (
+                lambda: nn.Sequential(Conv1D(5, 4), nn.Tanh(), Conv1D(3, 5), Mean()),
+                series,
+            ),
             "series": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), Mean()), series),
         }
         kind, inputs = make[name]
@@ -115,6 +149,8 @@ NAMES = [
     "language",
     "grouped",
     "series",
+    "signal",
+    "transposed",
 ]
 
 

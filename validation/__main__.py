@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deepspec.cli.errors import OneLineErrors, fail
-from validation._record import read_verdict, write_verdict
+from validation._record import keeping, read_verdict, write_verdict
 from validation._study import Profile, Study, Verdict, all_studies
 
 app = typer.Typer(
@@ -68,7 +68,7 @@ def run(
     """Run studies; the exit status is 1 if one fails.
 
     With --out, a run that was stopped goes on: verdicts that the same code wrote there, for the
-    same profile, are kept.
+    same profile, and nets that it had finished in a study (in the folder nets) are kept.
 
     Example: python -m validation run --all --profile quick --out runs/validation
     """
@@ -94,7 +94,8 @@ def run(
             continue
         with errors.status(f"{study.name} ({len(results) + 1} of {len(chosen)})"):
             start = time.perf_counter()
-            verdict = study.run(profile, folder)
+            with keeping(out):
+                verdict = study.run(profile, folder)
             results.append((study, verdict, time.perf_counter() - start))
         if folder is not None:
             write_verdict(folder, profile, *results[-1][1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 from deepspec.dynamics import Snapshots, trajectory
 from deepspec.report.plots import log_spectrum_of_g, verdict_chart
 from deepspec.report.plots.style import png
+from deepspec.storage.results import Saved
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import convnet, mlp
 from deepspec.zoo.training import SNAPSHOTS, train
+from validation._record import kept
 from validation._study import Profile, Study, Verdict
 
 EPOCHS = 60
@@ -37,12 +40,15 @@ def attributions(profile: Profile) -> dict[str, list[Attribution]]:
     quick = profile == "quick"
     kinds = ("mlp",) if quick else ("mlp", "convnet")
     return {
-        kind: [_attributed(kind, seed, quick=quick) for seed in range(2 if quick else 5)]
+        kind: [
+            kept(f"{profile}-{kind}-{seed}", Attribution, partial(_attributed, kind, seed, quick))
+            for seed in range(2 if quick else 5)
+        ]
         for kind in kinds
     }
 
 
-def _attributed(kind: str, seed: int, *, quick: bool) -> Attribution:
+def _attributed(kind: str, seed: int, quick: bool, checkpoint: Path | None) -> Attribution:
     split = digits(40 if quick else 100, seed=seed, image=kind == "convnet")
     model = (mlp if kind == "mlp" else convnet)(seed=seed).eval()
     fresh = copy.deepcopy(model)
@@ -55,22 +61,35 @@ def _attributed(kind: str, seed: int, *, quick: bool) -> Attribution:
         seed=seed,
         draws=5 if quick else 19,
         steps=40 if quick else 100,
+        checkpoint=checkpoint,
     )
 
 
 @cache
 def layouts(profile: Profile) -> list[list[TwoWayLayout]]:
     """For each seed the two-way layouts of an MLP's mean gradients at moments of one training."""
-    found = []
-    for seed in range(2 if profile == "quick" else 5):
-        split = digits(40 if profile == "quick" else 100, seed=seed)
-        model = mlp(seed=seed)
-        with tempfile.TemporaryDirectory() as place:
-            train(model, *split.train, epochs=EPOCHS, seed=seed, folder=place, snapshots=MOMENTS)
-            snapshots = Snapshots(Path(place) / SNAPSHOTS, model)
-            moments = trajectory(snapshots, partial(_layout, data=split.train))
-        found.append([moments[epoch] for epoch in MOMENTS])
-    return found
+    quick = profile == "quick"
+    return [
+        kept(f"{profile}-layouts-{seed}", Layouts, partial(_layouts, seed, quick)).moments
+        for seed in range(2 if quick else 5)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layouts(Saved):
+    """Of one training, at each of :data:`MOMENTS`."""
+
+    moments: list[TwoWayLayout]
+
+
+def _layouts(seed: int, quick: bool, _: Path | None) -> Layouts:
+    split = digits(40 if quick else 100, seed=seed)
+    model = mlp(seed=seed)
+    with tempfile.TemporaryDirectory() as place:
+        train(model, *split.train, epochs=EPOCHS, seed=seed, folder=place, snapshots=MOMENTS)
+        snapshots = Snapshots(Path(place) / SNAPSHOTS, model)
+        moments = trajectory(snapshots, partial(_layout, data=split.train))
+    return Layouts(moments=[moments[epoch] for epoch in MOMENTS])
 
 
 def _layout(model: nn.Module, data: tuple[torch.Tensor, torch.Tensor]) -> TwoWayLayout:

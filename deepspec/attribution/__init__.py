@@ -9,6 +9,7 @@
 
 from deepspec.attribution._attribute import attribute
 from deepspec.attribution.alignment import Alignment
+from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.decomposition import Decomposition, PartSummary
 from deepspec.attribution.knockouts import Knockout
 from deepspec.attribution.mini_bulk import MiniBulk
@@ -27,6 +28,7 @@ __all__ = [
     "Decomposition",
     "Finding",
     "Knockout",
+    "LayerAttribution",
     "MeansMap",
     "MiniBulk",
     "PartSummary",

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from deepspec.attribution.cost import Cost, estimate
+from deepspec.attribution.by_layer import attribute_layers
+from deepspec.attribution.cost import Cost, estimate, require_memory
 from deepspec.attribution.decomposition import total_trace
 from deepspec.attribution.gauss_newton_claims import untrained_shares
 from deepspec.attribution.hessian_claims import HessianSide, hessian_side
@@ -23,8 +24,11 @@ from deepspec.attribution.stages import Stages
 from deepspec.class_structure.array import ClassArray, gradients
 from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
+from deepspec.class_structure.groups import Groups
+from deepspec.class_structure.rows import GradientRows
 from deepspec.engine.distributed import speaks
 from deepspec.engine.errors import NoSecondDerivative
+from deepspec.layerwise import Layers
 from deepspec.problem import Problem
 from deepspec.seeds import Seed, whole_seed
 
@@ -44,7 +48,9 @@ def attribute(
     steps: int | None = None,
     probes: int = 1,
     exact_up_to: int | None = None,
+    groups: Groups | None = None,
     checkpoint: str | Path | None = None,
+    layers: bool | Layers = False,
 ) -> Attribution:
     """Find which part of a classifier's spectrum has which cause, beside nulls.
 
@@ -74,15 +80,22 @@ def attribute(
     exact_up_to
         Where n · C is at most this, the spectra of G and of all its knockouts are exact; by
         default wherever, by an estimate, the Gram matrix fits the memory and its eigenvalue
-        problems take about a minute (about 4,700).
+        problems take about a minute (about 5,300).
+    groups
+        Classes taken together where there are very many, as in :func:`deepspec.gradients`.
     checkpoint
         A folder that finished stages are kept in: killed at any moment, the same call goes on
         there, and ends with the same bits on the CPU.
+    layers
+        Attribute features, errors and gradients of every layer, too (Papyan 2020, §7); or the
+        :class:`~deepspec.Layers` of the same problem, made with options of one's own.
 
     Raises
     ------
     TypeError
         If it is neither a problem nor an array.
+    MemoryError
+        If by an estimate it does not fit the memory, before any work.
     ValueError
         If the problems do not fit together, ``draws`` is below 2 or ``steps`` below 1, or the net
         is the same for every parameter (no gradient at all).
@@ -96,9 +109,9 @@ def attribute(
     (1.333333, True)
     """
     started = time.perf_counter()
-    array = _array_of(problem, convention)
+    array = _array_of(problem, convention, groups)
     net = problem if isinstance(problem, Problem) else None
-    large = net is not None and net.size * net.num_samples > LARGE
+    large = net is not None and net.size * net.num_rows > LARGE
     settings = Settings(
         convention=convention,
         seed=whole_seed(seed),
@@ -110,13 +123,20 @@ def attribute(
         tolerance=1e-2 if large else 1e-3,
     )
     _check(problem, settings, test=test, untrained=untrained)
+    by_layer = _layers_of(problem, layers, convention)
     folder = None if checkpoint is None else Path(checkpoint)
     before: dict[str, float] = {}
     if untrained is not None:
-        before = _untrained(untrained, settings, folder)
-    found = {"train": _split(array, net, settings, "train", before, folder)}
+        from_start = _whole(untrained, convention, groups)
+        before = _untrained(untrained, from_start, settings, folder)
+    found = {"train": _split(array, net, settings, "train", before, _inside(folder, "train"))}
     if test is not None:
-        found["test"] = _split(gradients(test, convention), test, settings, "test", {}, folder)
+        of_test = _whole(test, convention, groups)
+        found["test"] = _split(of_test, test, settings, "test", {}, _inside(folder, "test"))
+
+    def split(array: ClassArray, name: str, place: Path | None) -> SplitAttribution:
+        return _split(array, None, settings, name, {}, place)
+
     return Attribution(
         problem=array.rows.fingerprint() if net is None else net.fingerprint(),
         num_classes=array.num_classes,
@@ -126,19 +146,48 @@ def attribute(
         has_untrained=untrained is not None,
         plan={} if net is None else dict(net.plan),
         versions=versions(),
+        layers={} if by_layer is None else attribute_layers(by_layer, split, folder),
+        left_out={} if by_layer is None else by_layer.left_out,
         seconds=time.perf_counter() - started,
     )
 
 
-def _array_of(problem: Problem | ClassArray, convention: Convention) -> ClassArray:
+def _layers_of(
+    problem: Problem | ClassArray, layers: bool | Layers, convention: Convention
+) -> Layers | None:
+    if layers is False:
+        return None
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"expected a deepspec.Problem for its layers, got {type(problem).__name__}; an array "
+            "of vectors has none"
+        )
+    if layers is True:
+        return Layers(problem, convention=convention)
+    if not isinstance(layers, Layers) or layers.problem is not problem:
+        raise ValueError(
+            f"expected layers as true, false or deepspec.Layers of the same problem, got {layers!r}"
+        )
+    return layers
+
+
+def _inside(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / name
+
+
+def _array_of(
+    problem: Problem | ClassArray, convention: Convention, groups: Groups | None
+) -> ClassArray:
     if isinstance(problem, ClassArray):
+        if groups is not None:
+            raise ValueError("expected groups= with a Problem, got it with an array; leave it out")
         return problem
     if not isinstance(problem, Problem):
         raise TypeError(
             f"expected a deepspec.Problem or a deepspec.ClassArray, got {type(problem).__name__}; "
             "make one with deepspec.Problem(model, data) or deepspec.ClassArray(vectors, labels)"
         )
-    return gradients(problem, convention)
+    return _whole(problem, convention, groups)
 
 
 def _check(
@@ -178,6 +227,9 @@ def _check(
 def _stages(
     array: ClassArray, net: Problem | None, settings: Settings, folder: Path | None, cost: Cost
 ) -> Stages:
+    if net is None and isinstance(array.rows, GradientRows):
+        net = array.rows.problem  # a layer's: without Hess, but with products that count
+
     def spent() -> int:
         return 0 if net is None else sum(net.engine.spent.values())
 
@@ -197,11 +249,27 @@ def _stages(
     )
 
 
-def _untrained(problem: Problem, settings: Settings, folder: Path | None) -> dict[str, float]:
+def _whole(problem: Problem, convention: Convention, groups: Groups | None) -> ClassArray:
+    """The array of a problem's gradients, where its rows × classes can be worked on."""
+    problem.require_classes()
+    if not problem.keeps_logits:
+        needed = 8 * problem.num_rows * problem.num_classes
+        raise MemoryError(
+            f"expected rows × classes within logit_memory={problem.logit_memory:,} for an "
+            f"attribution, got {problem.num_rows:,} × {problem.num_classes:,}; make the problem "
+            f"with logit_memory={needed} or more if several times that is there, take fewer rows, "
+            "or use deepspec.gradients(problem, groups=...).parts with top_eigenpairs"
+        )
+    return gradients(problem, convention, groups)
+
+
+def _untrained(
+    problem: Problem, array: ClassArray, settings: Settings, folder: Path | None
+) -> dict[str, float]:
     """What each cause removes in the untrained net."""
-    array = gradients(problem, settings.convention)
-    place = None if folder is None else folder / "untrained"
+    place = _inside(folder, "untrained")
     cost = estimate(array, problem, settings)
+    require_memory(array, cost)
     stages = _stages(array, problem, settings, place, cost)
 
     def shares(_: Path | None) -> dict[str, float]:
@@ -228,10 +296,11 @@ def _split(
     if net is not None:
         _require_imperfect(net, name)
     cost = estimate(array, net, settings)
+    require_memory(array, cost)
     console = Console(stderr=True)
     if speaks() and console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)
-    stages = _stages(array, net, settings, None if folder is None else folder / name, cost)
+    stages = _stages(array, net, settings, folder, cost)
     with stages.shown(f"attribution ({name})"):
         if forms_gram(array, settings):
             _form(array, stages)
@@ -244,12 +313,13 @@ def _split(
         of_hessian, missing = _hessian(net, measuring, of_g.edge, stages)
     if net is not None:
         net.engine.cache.release()
-    counts = torch.bincount(array.cells.labels, minlength=array.num_classes)
+    labels = array.cells.sample_labels
     return SplitAttribution(
-        samples=len(array.cells.labels),
+        samples=len(labels),
+        soft_labels=net is not None and net.has_soft_labels,
         loss=math.nan if net is None else net.loss,
         error_rate=math.nan if net is None else net.error_rate,
-        class_counts=counts.tolist(),
+        class_counts=torch.bincount(labels, minlength=array.num_classes).tolist(),
         hessian_spectra=() if of_hessian is None else of_hessian.spectra,
         hessian_projected=of_g.top[:0] if of_hessian is None else of_hessian.projected,
         alignment=None if of_hessian is None else of_hessian.alignment,

@@ -85,11 +85,20 @@ def measure_alignment(
     measured: Measurement,
     problem: Problem,
     of_hessian: Float[Tensor, "p k"],
+    seen: Float[Tensor, "m k"],
     of_g: Float[Tensor, "p k"],
 ) -> Alignment:
-    """Everything from D V: the means themselves are never formed."""
+    """Everything from D U and D V: the means themselves are never formed.
+
+    Parameters
+    ----------
+    of_hessian, seen
+        The top eigenvectors U of Hess, and D U.
+    of_g
+        Those of G, V.
+    """
     means, rows = measured.means, measured.array.rows
-    rows_g, rows_h = rows.matmul(of_g).double(), rows.matmul(of_hessian).double()
+    rows_g, rows_h = _seen(measured, of_g), seen.double()
     inner_g, inner_h = (of_g.T @ of_g).double(), (of_hessian.T @ of_hessian).double()
     cosines: dict[str, Tensor] = {}
     gradient = problem.gradient()
@@ -113,6 +122,15 @@ def measure_alignment(
     cosines["G and Hess"] = principal_cosines(inner_g, inner_h, of_g.T @ of_hessian)
     chance = math.sqrt(min(1.0, measured.count / problem.size))
     return Alignment(cosines=cosines, gradient_share=shares, chance=chance)
+
+
+def _seen(measured: Measurement, of_g: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
+    """D v_i for the top eigenvectors of G: √λ_i s_i where these are exact."""
+    if not measured.exact:
+        return measured.array.rows.matmul(of_g).double()
+    values, vectors = measured.pairs.values, measured.pairs.vectors
+    count = of_g.shape[1]
+    return (vectors[:, :count] * values[:count].sqrt()).double()
 
 
 def _inverse_root(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k j"]:

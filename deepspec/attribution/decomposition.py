@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.knockouts import top_values
+from deepspec.attribution.knockouts import times, top_of, top_values
 from deepspec.attribution.seeding import stream
 from deepspec.class_structure.array import ClassArray
+from deepspec.class_structure.downdate import knocked_out
 from deepspec.class_structure.gram import Gram, descending
 from deepspec.class_structure.parts import (
+    PARTS,
     BetweenClass,
     CellMeans,
     CrossClass,
@@ -138,13 +140,6 @@ def measure_means(array: ClassArray, operator: SymmetricOperator) -> MeasuredMea
     return MeasuredMeans(array, basis, image, (matrix + matrix.T) / 2, complete)
 
 
-def times(operator: SymmetricOperator, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
-    """S X in float64, exactly so where S is formed."""
-    if isinstance(operator, Gram):
-        return operator.times(columns)
-    return (operator @ columns.to(operator.dtype)).double()
-
-
 def decompose(
     operator: SymmetricOperator,
     means: MeasuredMeans,
@@ -189,7 +184,7 @@ def decompose(
     values = torch.zeros(few, dtype=torch.float64)
     if within.rank:
         if isinstance(operator, Gram):
-            values = padded(operator.transformed(within.on_rows).cpu(), few)
+            values = top_of(knocked_out(operator, within.means.basis), few)
         else:
             values = top_values(operator.project_out(within.means), few, start[:, :few])
     summaries.insert(2, _summary("within_class", within.rank, size, whole_trace, values))
@@ -242,14 +237,14 @@ def exactly(value: float) -> Estimate:
 
 
 def identity_residual(array: ClassArray, seed: int) -> float:
-    """‖(Σ parts − V) v‖/‖V v‖ for a random v of length d, each part multiplied by itself."""
+    """‖(Σ parts − V) v‖/‖V v‖ for a random v of length d: Dᵀ(Σ P − I) D v, each P by itself."""
     rows = array.rows
-    vector = torch.randn(rows.width, generator=stream(seed, "identity"))
-    vector = vector.to(rows.device, rows.dtype)
-    whole = array.second_moment @ vector
-    total = torch.zeros_like(whole)
-    for name, part in array.parts.items():
+    vector = torch.randn(rows.width, 1, generator=stream(seed, "identity"))
+    seen = rows.matmul(vector.to(rows.device, rows.dtype))
+    total = torch.zeros_like(seen, dtype=torch.float64)
+    for name in PARTS:
         if name != "global_mean":
-            total += part @ vector
+            total += array.projector(name).on_rows(seen)
+    whole, summed = rows.rmatmul(torch.cat([seen, total.to(seen.dtype)], dim=1)).T
     size = float(whole.norm())
-    return float((total - whole).norm()) / size if size else 0.0
+    return float((summed - whole).norm()) / size if size else 0.0

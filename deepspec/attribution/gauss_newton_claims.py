@@ -9,19 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.decomposition import times
 from deepspec.attribution.knockouts import (
     recycled_values,
     removed_share,
+    times,
     top_values,
 )
-from deepspec.attribution.measurement import (
-    Measured,
-    Measurement,
-    knock_out,
-    without_zero_pairs,
-)
+from deepspec.attribution.measurement import Measurement, without_zero_pairs
 from deepspec.attribution.nulls import shuffled_labels, without_random_subspace
+from deepspec.attribution.removal import Measured, knock_out
 from deepspec.attribution.seeding import stream
 from deepspec.attribution.verdicts import Finding, judge
 from deepspec.class_structure.cells import Cells
@@ -80,12 +76,12 @@ def removed_by(
     measured: Measurement, knockouts: Mapping[str, Measured], tail_trace: float
 ) -> dict[str, float]:
     """The share of its feature that each cause removes by subtraction."""
-    shares = {
-        claim: measured.removed(part, knockouts[part][0].subtracted)
-        for claim, part in CAUSES.items()
-    }
-    if measured.located is not None:
-        shares["mini-bulk"] = measured.located.removed(CrossClass(measured.array.cells).basis)
+    shares = {}
+    for claim, part in CAUSES.items():
+        if claim == "mini-bulk" and measured.located is not None:
+            shares[claim] = measured.located.removed(CrossClass(measured.array.cells).basis)
+        else:
+            shares[claim] = measured.removed(part, knockouts[part][0].subtracted)
     within, whole = knockouts["within_class"]
     gram = measured.means.gram
     if measured.means.complete:
@@ -134,7 +130,7 @@ class _Nulls:
             basis = means.basis
             kept = descending(basis.T @ times(measured.operator, basis)).cpu()
         else:
-            within = measured.array.relabelled(cells.labels).projector("within_class")
+            within = measured.array.relabelled(cells.classes).projector("within_class")
             inside = measured.operator.project_out(within)
             start = means @ self.known.vectors[:, : measured.places].to(means.dtype)
             kept = top_values(inside, measured.places, start, tol=NULL_TOLERANCE)
@@ -195,7 +191,8 @@ def nulls_of(
         "bulk": {"shuffled labels": []},  # a random subspace shrinks bulk and outliers alike
     }
     for draw in range(settings.draws):
-        labels = shuffled_labels(cells.labels, settings.seed, draw)
+        shuffled_of_samples = shuffled_labels(cells.sample_classes, settings.seed, draw)
+        labels = cells.of_samples(shuffled_of_samples)
         shuffled = cells.relabelled(labels)
         for claim, kind in (("top outlier", GlobalMean), ("outliers", BetweenClass)):
             found[claim]["shuffled labels"].append(nulls.recycled(kind(shuffled), CAUSES[claim]))

@@ -1,8 +1,9 @@
 """The Hessian beside its two summands: outliers from G? bulk from E? (Papyan 2020, §5.1)
 
 Each Krylov run serves several ends. One Lanczos run off the top eigenvectors of Hess gives the
-density of its bulk; Hess − E is G, whose spectrum and energy follow from S without a product; and
-whether E reaches the outliers takes the upper end of the run that gives its density.
+density of its bulk and the end of it, which bounds what is left of Hess without the top
+eigenvectors of G; one of E gives its density, and says whether it reaches the outliers. Hess − E
+is G, whose spectrum and energy follow from S without a product.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.attribution.alignment import Alignment, measure_alignment
+from deepspec.attribution.bulk_energy import judge_bulk
 from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
-from deepspec.attribution.knockouts import LOOSE, ritz
+from deepspec.attribution.knockouts import ritz
 from deepspec.attribution.measurement import Measurement
-from deepspec.attribution.nulls import LEAST_SHARE, random_subspace, shuffled_labels
+from deepspec.attribution.nulls import LEAST_SHARE, random_subspace
 from deepspec.attribution.seeding import stream
 from deepspec.attribution.spectra import (
     FORMED_UP_TO,
@@ -29,38 +31,23 @@ from deepspec.attribution.spectra import (
     lanczos_spectrum,
 )
 from deepspec.attribution.verdicts import Finding, judge
-from deepspec.classifier.softmax import softmax_residual
-from deepspec.engine.autodiff import LogitGradient
 from deepspec.krylov import Eigenpairs, NotConverged, top_eigenpairs
-from deepspec.krylov._results import exact_pairs
 from deepspec.operators import ColumnSpace, GaussNewton, Hessian, Residual, SymmetricOperator
-from deepspec.operators.hessian import SecondDerivative
 from deepspec.problem import Problem
 
-PROBES = 4
-SPARE_PAIRS = 2
 MATVECS_A_PAIR = 8
 STEPS_BEYOND = 30
-
-
-class RelabelledResidual(SecondDerivative):
-    """E as it would be under other labels: Σ_i ⟨p_i − y_i', ∇²f_i⟩/n. For a null only."""
-
-    def __init__(self, problem: Problem, labels: Int[Tensor, " n"]) -> None:
-        super().__init__(problem)
-        residual = softmax_residual(problem.probabilities, problem.one_hot(labels))
-        object.__setattr__(self, "slopes", residual / problem.num_samples)
-
-    slopes: Float[Tensor, "n C"]
-
-    def logit_gradient(self, rows: slice) -> LogitGradient:
-        fixed = self.slopes[rows].to(self.dtype)
-        return lambda logits: fixed
+# Of the outliers' height: bounds that leave no more of it in doubt are good enough.
+IN_DOUBT = 0.05
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HessianSide:
-    """What :func:`hessian_side` found; ``projected``: the top of Hess ⊘ G's top C vectors."""
+    """What :func:`hessian_side` found.
+
+    ``projected`` is the top of Hess off the top C eigenvectors of G; upper bounds where these tell
+    all that is asked.
+    """
 
     spectra: tuple[Spectrum, ...]
     projected: Float[Tensor, " k"]
@@ -104,14 +91,13 @@ def hessian_side(
         A folder for the long runs' own checkpoints.
     """
     settings, count = measured.settings, measured.places
-    hessian, residual = Hessian(problem), Residual(problem)
-    hessian.prepare(300)
+    hessian = Hessian(problem)
     of_g = parameter_vectors(measured)
     # Near G's: the outliers of Hess are known to come from there, and if not the pairs say so.
     top = top_eigenpairs(
         hessian,
-        min(count + SPARE_PAIRS, problem.size),
-        tol=LOOSE,
+        min(count, problem.size),
+        tol=settings.tolerance,
         start=of_g if of_g.shape[1] else None,
         seed=settings.seed,
         checkpoint=None if checkpoint is None else checkpoint / "pairs",
@@ -121,62 +107,89 @@ def hessian_side(
         for draw in range(settings.costly_draws)
     ]
     before = top.values.double().cpu()[:count]
-    remaining = hessian.project_out(ColumnSpace(of_g))
-    projected = _reaches(remaining, count, settings.tolerance, settings.seed, edge)
-    spectra = [_spectrum(measured, "Hess", hessian, top, count), _spectrum_of_g(measured, problem)]
-    of_e = _pairs_of_e(measured, problem, residual, count, edge)
-    spectra.append(_spectrum(measured, "E", residual, of_e, len(of_e.values)))
-    there = bool((before > OUTLIER_MARGIN * edge).any())
-    after = _with_edge(of_e.values.double().cpu(), len(before), spectra[-1])
+    of_hessian = _spectrum(measured, "Hess", hessian, top, count)
+    projected = _off(hessian, ColumnSpace(of_g), top, of_hessian, measured, edge)
+    of_e, after = _without_g(measured, Residual(problem), edge)
     outliers = judge(
         "outliers of Hess",
-        excess_removed(before, after, edge),
+        excess_removed(before, after[: len(before)], edge),
         excess_removed(before, projected, edge),
         {"a random subspace": _shares(before, random, edge)},
-        present=there,
+        present=bool((before > OUTLIER_MARGIN * edge).any()),
     )
-    whole, without, relabelled = bulk_energies(
-        measured, problem, hessian, top.vectors[:, : min(count, top.vectors.shape[1])]
-    )
-    bulk = judge(
-        "bulk of Hess",
-        max(0.0, 1 - without / whole) if whole > 0 else math.nan,
-        math.nan,
-        {"shuffled labels": (1 - relabelled / whole).clamp_min(0.0) if whole > 0 else relabelled},
-        present=whole > 0,
-    )
-    alignment = measure_alignment(measured, problem, top.vectors[:, :count], of_g)
+    vectors = top.vectors[:, :count]
+    seen = measured.array.rows.matmul(vectors)
     return HessianSide(
-        spectra=tuple(spectra),
+        spectra=(of_hessian, _spectrum_of_g(measured, problem), of_e),
         projected=projected,
-        findings=(outliers, bulk),
-        alignment=alignment,
+        findings=(outliers, judge_bulk(measured, problem, hessian, vectors, seen)),
+        alignment=measure_alignment(measured, problem, vectors, seen, of_g),
     )
 
 
-def _with_edge(pairs: Float[Tensor, " j"], count: int, spectrum: Spectrum) -> Float[Tensor, " k"]:
-    """Upper ends for the first so many eigenvalues: known ones, then the largest node beyond."""
-    beyond = spectrum.nodes.max() if len(spectrum.nodes) else torch.tensor(0.0)
-    found = torch.full((count,), float(beyond), dtype=torch.float64)
-    found[: min(count, len(pairs))] = pairs[:count]
-    return found.sort(descending=True).values
-
-
-def _reaches(
-    operator: SymmetricOperator, count: int, tol: float, seed: int, edge: float
+def _off(
+    hessian: Hessian,
+    space: ColumnSpace,
+    top: Eigenpairs,
+    rest: Spectrum,
+    measured: Measurement,
+    edge: float,
 ) -> Float[Tensor, " k"]:
-    """The largest eigenvalues of an operator that may end below the edge.
+    """The largest eigenvalues of Hess off the range of P, which may end below the edge.
 
-    Asked first is only whether it does: then the Ritz values of a short run will do, since nothing
-    of them counts. Where it reaches beyond the edge, pairs are converged as far as affordable.
+    With U Θ Uᵀ the top of Hess, and the rest of it at most b, each λ_i(P̄ Hess P̄), P̄ = I − P, is
+    at most λ_i(P̄ U Θ Uᵀ P̄) + b: no product is needed. Where such bounds leave it open whether
+    the outliers are gone, eigenpairs are converged as far as affordable.
     """
-    return _as_far_as_affordable(operator, count, tol, seed, edge).values.double().cpu()
+    count, settings = measured.places, measured.settings
+    vectors, before = top.vectors[:, :count], top.values.double().cpu()[:count]
+    kept = vectors - space @ vectors
+    root = _root((kept.T @ kept).double().cpu())
+    left = torch.linalg.eigvalsh(root @ (before[:, None] * root)).flip(0)
+    # U are eigenvectors but for their residuals.
+    beyond = max(rest.end, 0.0) + float(top.residuals[:count].double().norm())
+    bounds = left.clamp_min(0.0) + beyond
+    if not excess_removed(before, bounds, edge) < 1 - IN_DOUBT:
+        return bounds
+    remaining = hessian.project_out(space)
+    pairs = _as_far_as_affordable(remaining, count, settings.tolerance, settings.seed, edge)
+    return pairs.values.double().cpu()
+
+
+def _root(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """The symmetric square root."""
+    values, vectors = torch.linalg.eigh(gram)
+    return (vectors * values.clamp_min(0.0).sqrt()) @ vectors.T
+
+
+def _without_g(
+    measured: Measurement, residual: Residual, edge: float
+) -> tuple[Spectrum, Float[Tensor, " k"]]:
+    """E's spectrum, and its largest eigenvalues: bounds alone where it ends below the edge.
+
+    Only where it reaches the outliers of Hess is anything of its top looked at one by one.
+    """
+    count, settings = measured.places, measured.settings
+    nothing = torch.zeros(0, dtype=residual.dtype, device=residual.device)
+    none = Eigenpairs.exact(nothing, nothing.new_zeros(residual.size, 0))
+    spectrum = _spectrum(measured, "E", residual, none, count)
+    if spectrum.method != "exact" and spectrum.end > edge:
+        pairs = _as_far_as_affordable(residual, count, settings.tolerance, settings.seed, edge)
+        spectrum = _spectrum(measured, "E", residual, pairs, len(pairs.values))
+    after = torch.full((count,), spectrum.end, dtype=torch.float64)
+    known = spectrum.top[:count]
+    after[: len(known)] = known
+    return spectrum, after.sort(descending=True).values
 
 
 def _as_far_as_affordable(
     operator: SymmetricOperator, count: int, tol: float, seed: int, edge: float
 ) -> Eigenpairs:
-    """Top eigenpairs inside a bulk, where gaps are small: the Ritz pairs after some products."""
+    """Top eigenpairs inside a bulk, where gaps are small: the Ritz pairs after some products.
+
+    Asked first is only whether it ends below the edge: then the Ritz values of a short run will
+    do, since nothing of them counts.
+    """
     most = STEPS_BEYOND + count
     try:
         return top_eigenpairs(operator, count, tol=tol, seed=seed, max_matvecs=most)
@@ -198,23 +211,6 @@ def _as_far_as_affordable(
         return unfinished.pairs
 
 
-def _pairs_of_e(
-    measured: Measurement, problem: Problem, residual: Residual, count: int, edge: float
-) -> Eigenpairs:
-    """The top eigenpairs of E; none where E is rounding beside G, as for a linear net."""
-    settings = measured.settings
-    probe = torch.randn(problem.size, generator=stream(settings.seed, "size of E"))
-    probe = probe.to(problem.device, problem.dtype)
-    size = float((GaussNewton(problem) @ probe).norm())
-    rounding = 100 * torch.finfo(problem.precision).eps * size
-    if float((residual @ probe).norm()) <= rounding:
-        nothing = probe.new_zeros(count)
-        vectors = probe.new_zeros(problem.size, count)
-        return Eigenpairs(values=nothing, vectors=vectors, residuals=nothing, matvecs=1)
-    residual.prepare(300)
-    return _as_far_as_affordable(residual, count, settings.tolerance, settings.seed, edge)
-
-
 def parameter_vectors(measured: Measurement) -> Float[Tensor, "p k"]:
     """The top C eigenvectors of V: v_i = Dᵀ s_i/√λ_i."""
     count = measured.places
@@ -223,53 +219,6 @@ def parameter_vectors(measured: Measurement) -> Float[Tensor, "p k"]:
     rows = measured.array.rows
     vectors = rows.rmatmul(measured.pairs.vectors[:, :count][:, kept].to(rows.dtype))
     return vectors / values[kept].sqrt().to(vectors.dtype)
-
-
-def bulk_energies(
-    measured: Measurement,
-    problem: Problem,
-    hessian: SymmetricOperator,
-    outliers: Float[Tensor, "p k"],
-) -> tuple[float, float, Float[Tensor, " b"]]:
-    """‖P A P‖²_F off the top C eigenvectors of Hess, by the same probes for every A.
-
-    For A = Hess, for A = Hess − E = G, and for Hess − E' with E' under shuffled labels. Where S
-    is formed the second is exact, and what the probes get wrong of it is taken off the others too.
-    """
-    settings = measured.settings
-    space = ColumnSpace(outliers)
-    signs = torch.randint(0, 2, (problem.size, PROBES), generator=stream(settings.seed, "energies"))
-    probes = (2 * signs - 1).to(problem.device, problem.dtype)
-    probes = probes - space @ probes
-
-    def energy(images: Tensor) -> float:
-        return float((images - space @ images).double().square().sum()) / PROBES
-
-    of_hessian = hessian @ probes
-    of_g = energy(GaussNewton(problem) @ probes)
-    exact = _energy_off(measured, outliers)
-    correction = exact - of_g if exact is not None else 0.0
-    found = []
-    for draw in range(settings.costly_draws):
-        labels = shuffled_labels(problem.labels, settings.seed, draw)
-        found.append(energy(of_hessian - RelabelledResidual(problem, labels) @ probes))
-    nulls = torch.tensor(found, dtype=torch.float64)
-    whole = energy(of_hessian)
-    if whole + correction <= 0:
-        correction = 0.0
-    return whole + correction, of_g + correction, (nulls + correction).clamp_min(0.0)
-
-
-def _energy_off(measured: Measurement, outliers: Float[Tensor, "p k"]) -> float | None:
-    """‖P G P‖²_F off orthonormal columns U: tr G² − 2 tr UᵀG²U + tr (UᵀG U)²."""
-    if not measured.exact:
-        return None
-    rows = measured.array.rows
-    seen = rows.matmul(outliers).double()  # D U
-    inner = seen.T @ seen
-    squares = float((seen * measured.gram.times(seen)).sum())
-    whole = float(measured.gram.eigenvalues.square().sum())
-    return max(0.0, whole - 2 * squares + float(inner.square().sum()))
 
 
 def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
@@ -287,7 +236,7 @@ def _spectrum_of_g(measured: Measurement, problem: Problem) -> Spectrum:
         return replace(full, nodes=nodes, counts=counts)
     vectors = parameter_vectors(measured)
     count = min(count, vectors.shape[1])
-    pairs = exact_pairs(measured.pairs.values[:count], vectors)
+    pairs = Eigenpairs.exact(measured.pairs.values[:count], vectors)
     return _spectrum(measured, "G", GaussNewton(problem), pairs, count)
 
 
@@ -296,7 +245,7 @@ def _spectrum(
 ) -> Spectrum:
     settings = measured.settings
     if operator.size <= FORMED_UP_TO:
-        return dense_spectrum(name, operator, min(count, len(pairs.values)))
+        return dense_spectrum(name, operator, min(count, operator.size))
     return lanczos_spectrum(
         name,
         operator,

@@ -1,4 +1,4 @@
-"""One array measured: the top eigenpairs of its second moment, its means, and every knockout."""
+"""One array measured: the top eigenpairs of its second moment, and its means."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.attribution.decomposition import MeasuredMeans, measure_means, padded
-from deepspec.attribution.knockouts import LOOSE, Knockout, SchurComplement, removed_share
+from deepspec.attribution.decomposition import MeasuredMeans, measure_means
+from deepspec.attribution.knockouts import (
+    LOOSE,
+    removed_share,
+)
 from deepspec.attribution.mini_bulk import Located, MiniBulk, describe_mini_bulk, locate
-from deepspec.attribution.spectra import Spectrum, exact_spectrum_of, lanczos_spectrum
-from deepspec.class_structure.array import ClassArray, means_beyond_within
+from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.cells import Convention
-from deepspec.class_structure.gram import Gram, descending, gram_bytes
-from deepspec.class_structure.parts import CellMeans, CrossClass, MeanPart, Part
+from deepspec.class_structure.gram import Gram, gram_bytes
+from deepspec.class_structure.parts import CrossClass, Part
 from deepspec.class_structure.rows import RowsGram, without
 from deepspec.krylov import Eigenpairs, top_eigenpairs
-from deepspec.krylov._results import exact_pairs
 from deepspec.operators import SymmetricOperator
 
 MOST_PLACES = 20
 MOST_OF_FEW = 4
 # Of the free memory, what the Gram matrix and its eigenvalue problems may take.
 SHARE_OF_MEMORY = 0.5
-# Eigenvalue problems of the size of S, and one costs about so much per m³ (two cores; roughly).
-EIGENPROBLEMS, SECONDS_PER_CUBE, MOST_SECONDS = 14, 4e-11, 60.0
+# Eigenvalue problems of the size of S (with all its eigenvectors it counts for five), and one costs
+# about so much per m³ (roughly).
+EIGENPROBLEMS, SECONDS_PER_CUBE, MOST_SECONDS = 10, 4e-11, 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,14 @@ class Measurement:
         # All outliers, so that those which stay are not taken for gone.
         outliers = max(self.places, self.outliers)
         return {"within_class": self.count, "global_mean": 1}.get(name, outliers)
+
+    @property
+    def enough(self) -> int:
+        """How many eigenvalues tell what a knockout leaves of the outliers, and some more.
+
+        No eigenvalue grows, so that at most as many stand clear of the bulk as did before.
+        """
+        return min(self.count + self.mini, max(2 * self.count, self.outliers + 1))
 
     def part(self, name: str) -> Part:
         """A part's projector."""
@@ -193,115 +203,17 @@ def measure(array: ClassArray, settings: Settings) -> Measurement:
         settings,
         operator,
         means,
-        exact_pairs(full, vectors),
+        Eigenpairs.exact(full, vectors),
         count,
         min(mini, max(0, wanted - count)),
     )
-
-
-# A knockout, and the spectrum that it leaves where that was asked for.
-Measured = tuple[Knockout, Spectrum | None]
-
-
-def _knockout(
-    part: Part, subtracted: Float[Tensor, " k"], projected: Float[Tensor, " k"]
-) -> Knockout:
-    return Knockout(part=part.name, rank=part.rank, subtracted=subtracted, projected=projected)
-
-
-def knock_out(measured: Measurement, name: str, *, thorough: bool) -> Measured:
-    """Remove one part by subtraction and, if ``thorough``, by projection; and all that is left."""
-    part = measured.part(name)
-    if not isinstance(part, MeanPart):
-        return _without_within(measured, part, thorough=thorough)
-    count = measured.looked_at(name)
-    shown = thorough and name != "global_mean"
-    label = measured.label(name)
-    nothing = torch.full((count,), torch.nan, dtype=torch.float64)
-    if measured.exact:
-        values = measured.gram.transformed(lambda x: x - part.on_rows(x)).cpu()
-        spectrum = exact_spectrum_of(label, values, measured.count) if shown else None
-        subtracted = padded(values, count)
-        if not thorough:
-            return _knockout(part, subtracted, nothing), None
-        projected = padded(measured.gram.without_range(part.basis).clamp_min(0.0).cpu(), count)
-        return _knockout(part, subtracted, projected), spectrum
-    start = part_free(measured, part)
-    remaining = measured.operator.project_out(part)
-    subtracted, spectrum = _estimated(measured, label, remaining, start, count, thorough=shown)
-    projected = nothing
-    if thorough and (measured.means.complete or name != "cross_class"):
-        basis = part.basis
-        if measured.means.complete:
-            image = measured.means.image @ (measured.means.basis.T @ basis)
-        else:
-            image = (measured.operator @ basis.to(measured.operator.dtype)).double()
-        schur = SchurComplement(measured.operator, basis, image)
-        projected, _ = _estimated(measured, label, schur, start, count, thorough=False)
-    return _knockout(part, subtracted, projected), spectrum
-
-
-def part_free(measured: Measurement, part: Part) -> Float[Tensor, "m k"]:
-    """The top eigenvectors of S with the part taken out of them: where to start from."""
-    vectors = measured.pairs.vectors[:, : measured.count].to(part.dtype)
-    return vectors - part @ vectors
-
-
-def _estimated(
-    measured: Measurement,
-    label: str,
-    operator: SymmetricOperator,
-    start: Float[Tensor, "m k"],
-    count: int,
-    *,
-    thorough: bool,
-) -> tuple[Float[Tensor, " k"], Spectrum | None]:
-    """The top eigenvalues of what is left, and if asked for all of its spectrum."""
-    settings = measured.settings
-    begin = start.to(operator.dtype) if bool(start.abs().max() > 0) else None
-    found = top_eigenpairs(operator, count, tol=settings.tolerance, start=begin)
-    top = padded(found.values.cpu(), count)
-    if not thorough:
-        return top, None
-    first = measured.count
-    spectrum = lanczos_spectrum(
-        label,
-        operator,
-        found.values[:first],
-        found.vectors[:, :first],
-        steps=settings.steps,
-        probes=settings.probes,
-        seed=settings.seed,
-        reorthogonalize=True,
-    )
-    return top, spectrum
-
-
-def _without_within(measured: Measurement, part: Part, *, thorough: bool) -> Measured:
-    """V − V_within, the means alone: from their Gram matrix where all cells are in it."""
-    count = measured.looked_at("within_class")
-    projected = torch.full((count,), torch.nan, dtype=torch.float64)
-    label = measured.label("within_class")
-    if measured.means.complete:
-        values = descending(measured.means.gram).cpu()
-        top, spectrum = padded(values, count), exact_spectrum_of(label, values, measured.count)
-    else:
-        means = CellMeans(measured.array.cells)
-        vectors = measured.pairs.vectors[:, : measured.count].to(means.dtype)
-        remaining = measured.operator.project_out(part)
-        top, found = _estimated(measured, label, remaining, means @ vectors, count, thorough=True)
-        assert found is not None
-        spectrum = found
-    if thorough and measured.exact and measured.means.complete:
-        projected = padded(means_beyond_within(measured.gram, measured.means.basis).cpu(), count)
-    return _knockout(part, top, projected), spectrum if thorough else None
 
 
 def without_zero_pairs(measured: Measurement) -> Eigenpairs:
     """The eigenpairs that lie above zero: for nulls that start from them."""
     known = measured.pairs
     kept = known.values > 1e-9 * known.values[0]
-    return exact_pairs(known.values[kept], known.vectors[:, kept])
+    return Eigenpairs.exact(known.values[kept], known.vectors[:, kept])
 
 
 def with_outliers(measured: Measurement, outliers: int) -> Measurement:

@@ -112,24 +112,17 @@ class Located:
     bulk: Bool[Tensor, " r"]
     stretch: tuple[float, float]
 
-    def taken_above(self, basis: Float[Tensor, "m j"], level: float) -> int:
-        """d(x): how many eigenvalues above x subtracting the part with this basis takes away."""
-        inside = self.vectors.T @ basis
-        outside = basis.T @ basis - inside.T @ inside
-        # S − x is −x off the eigenvectors at hand.
-        core = inside.T @ (inside / (self.values - level)[:, None]) - outside / level
-        return int((torch.linalg.eigvalsh((core + core.T) / 2) > 0).sum())
-
     def removed(self, basis: Float[Tensor, "m j"]) -> float:
         """R: how nearly a knockout takes the mini-bulk's eigenvalues, and nothing else."""
         mine = self.values[self.members]
         if not len(mine):
             return float("nan")
+        taken = Taken(self, basis)
         low = float(mine.min()) * (1 - TOUCH)
         worst = 0
         for level in [low, *(float(v) * (1 + TOUCH) for v in self._levels(low))]:
             wanted = int((mine > level).sum())
-            worst = max(worst, abs(self.taken_above(basis, level) - wanted))
+            worst = max(worst, abs(taken.above(level) - wanted))
         return max(0.0, 1.0 - worst / len(mine))
 
     def _levels(self, low: float) -> Float[Tensor, " q"]:
@@ -144,8 +137,23 @@ class Located:
         low, high = self.stretch
         there = int(((self.values >= low) & (self.values <= high) & self.members).sum())
         below, above = low * (1 - TOUCH), high * (1 + TOUCH)
-        taken = self.taken_above(basis, below) - self.taken_above(basis, above)
-        return float(max(0, there - taken))
+        taken = Taken(self, basis)
+        return float(max(0, there - (taken.above(below) - taken.above(above))))
+
+
+class Taken:
+    """d(x): how many eigenvalues above x subtracting the part with a basis takes away."""
+
+    def __init__(self, located: Located, basis: Float[Tensor, "m j"]) -> None:
+        self.values, self.inside = located.values, located.vectors.T @ basis
+        self.outside = basis.T @ basis - self.inside.T @ self.inside
+
+    def above(self, level: float) -> int:
+        """d(x) for one x."""
+        # S − x is −x off the eigenvectors at hand.
+        core = self.inside.T @ (self.inside / (self.values - level)[:, None])
+        core = core - self.outside / level
+        return int((torch.linalg.eigvalsh((core + core.T) / 2) > 0).sum())
 
 
 def locate(gram: Gram, cross: CrossClass) -> Located:
@@ -153,8 +161,7 @@ def locate(gram: Gram, cross: CrossClass) -> Located:
     values, vectors = gram.eigenpairs
     above = values > gram.rounding
     values, vectors = values[above], vectors[:, above]
-    share = cross.on_rows(vectors).square().sum(dim=0)
-    within = WithinClass(cross.cells).on_rows(vectors).square().sum(dim=0)
+    share, within = cross.shares(vectors), WithinClass(cross.cells).shares(vectors)
     members = share > MAJORITY
     ends = (0.0, 0.0)
     if bool(members.any()):

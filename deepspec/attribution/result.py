@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import scipy
 import torch
 
 from deepspec.attribution import summary as words
+from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.measurement import Settings
 from deepspec.attribution.split import SplitAttribution
 from deepspec.storage.display import Drawable, Result, Table, Tabular, html_table
@@ -43,6 +44,10 @@ class Attribution(Result, Tabular, Drawable):
         Of what the numbers depend on.
     seconds
         It took.
+    layers
+        Every layer by its name, where layers were asked for.
+    left_out
+        Why other modules with parameters are no layers.
     """
 
     problem: dict[str, Any]
@@ -54,6 +59,8 @@ class Attribution(Result, Tabular, Drawable):
     plan: dict[str, Any]
     versions: dict[str, str]
     seconds: float
+    layers: dict[str, LayerAttribution] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def train(self) -> SplitAttribution:

@@ -16,9 +16,10 @@ from deepspec.attribution.decomposition import (
 )
 from deepspec.attribution.gauss_newton_claims import above, judge_claims
 from deepspec.attribution.knockouts import Knockout
-from deepspec.attribution.measurement import Measurement, knock_out, with_outliers
+from deepspec.attribution.measurement import Measurement, with_outliers
 from deepspec.attribution.mini_bulk import MiniBulk
 from deepspec.attribution.predicted_outliers import PredictedOutliers, predict_outliers
+from deepspec.attribution.removal import knock_out
 from deepspec.attribution.spectra import (
     Spectrum,
     exact_spectrum_of,
@@ -27,9 +28,9 @@ from deepspec.attribution.spectra import (
 from deepspec.attribution.split import MeansMap
 from deepspec.attribution.verdicts import Finding
 from deepspec.class_structure.array import ClassArray
-from deepspec.class_structure.cells import Convention, weigh_gradients
+from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.parts import PARTS, CellMeans, Part
-from deepspec.class_structure.rows import GradientRows
+from deepspec.class_structure.rows import GradientRows, cells_of
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 
 
@@ -52,16 +53,20 @@ class GaussNewtonSide:
     exact: bool
 
 
+class NothingThere(ValueError):
+    """A second moment that is zero."""
+
+
 def gauss_newton_side(measured: Measurement, untrained: dict[str, float]) -> GaussNewtonSide:
     """One array's second moment taken apart, with nulls and verdicts.
 
     Raises
     ------
-    ValueError
+    NothingThere
         If it is zero.
     """
     if float(measured.pairs.values[0]) <= 0:
-        raise ValueError(
+        raise NothingThere(
             f"expected vectors that are not all zero, but {measured.array.rows.symbol} is zero: "
             "no probability moves with any parameter; check that the parameters in use are the "
             "ones selected"
@@ -100,7 +105,7 @@ def _whole_spectrum(measured: Measurement) -> Spectrum:
     parts: dict[str, Part] = {name: measured.part(name) for name in PARTS if name != "global_mean"}
     if measured.exact:
         values, vectors = measured.gram.eigenpairs
-        shares = {name: part.on_rows(vectors).square().sum(dim=0) for name, part in parts.items()}
+        shares = {name: part.shares(vectors) for name, part in parts.items()}
         return exact_spectrum_of(symbol, values, count, shares)
     return lanczos_spectrum(
         symbol,
@@ -121,8 +126,7 @@ def _decompositions(measured: Measurement, total: float) -> tuple[Decomposition,
     wanted: list[tuple[str, ClassArray]] = [(settings.convention, measured.array)]
     if isinstance(rows, GradientRows):
         other: Convention = "icml2019" if settings.convention == "jmlr2020" else "jmlr2020"
-        problem = rows.problem
-        cells = weigh_gradients(problem.log_probabilities, problem.labels, rows.dtype, other)
+        cells = cells_of(rows.problem, other, measured.array.cells.grouping)
         wanted.append((other, ClassArray.of(rows, cells)))
     found = []
     for convention, array in wanted:
@@ -160,7 +164,7 @@ def _predicted(measured: Measurement, decomposition: Decomposition) -> Predicted
 
 def _layout(measured: Measurement) -> TwoWayLayout | None:
     cells = measured.array.cells
-    if not measured.means.complete or not bool(cells.own.any()):
+    if not measured.means.complete or not bool(cells.own.any()) or cells.grouping is not None:
         return None
     places = [(c, other) for c, other in cells.places.tolist()]
     return two_way_layout(measured.means.gram, cells.weights[cells.occupied], places)
@@ -169,7 +173,7 @@ def _layout(measured: Measurement) -> TwoWayLayout | None:
 def _means(measured: Measurement) -> MeansMap | None:
     """⟨m, m⟩ of the plain means: the weights taken out of the Gram matrix."""
     means, cells = measured.means, measured.array.cells
-    if not means.complete:
+    if not means.complete or cells.grouping is not None:
         return None
     weights = cells.weights[cells.occupied]
     root = weights.sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from deepspec.attribution.seeding import stream
 from deepspec.krylov import Tridiagonal, lanczos
-from deepspec.operators import ColumnSpace, Projector, SymmetricOperator
+from deepspec.operators import ColumnSpace, Compression, Projector, SymmetricOperator
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 FORMED_UP_TO = 1000
@@ -28,7 +29,7 @@ class Spectrum(Result, Tabular, Drawable):
     method
         "exact" or "Lanczos": what the marks are.
     top
-        The largest eigenvalues, descending, each certain.
+        The largest eigenvalues, descending, each certain; none where none was looked for.
     nodes, counts
         Marks for all eigenvalues but the ``top``: Σ counts = dimension − len(top). Exact ones
         count 1 each; those of Lanczos are Gauss nodes, each for a whole neighbourhood.
@@ -38,6 +39,8 @@ class Spectrum(Result, Tabular, Drawable):
         For each part of G the share it has in every node, and in every top eigenvalue, where that
         was asked for: ‖P_part s‖² for the eigenvector (or Ritz vector) s of S, so
         v_iᵀ G_part v_i/λ_i in parameter space. The shares of the four parts add up to 1.
+    reach
+        Where by Lanczos the rest of the spectrum ends: the largest node with its residual.
     """
 
     operator: str
@@ -48,6 +51,12 @@ class Spectrum(Result, Tabular, Drawable):
     matvecs: int
     causes: dict[str, Float[Tensor, " m"]] = field(default_factory=dict)
     top_causes: dict[str, Float[Tensor, " k"]] = field(default_factory=dict)
+    reach: float = -math.inf
+
+    @property
+    def end(self) -> float:
+        """Where all but the top eigenvalues end, above; −∞ where there are none."""
+        return max(self.reach, float(self.nodes.max()) if len(self.nodes) else -math.inf)
 
     @property
     def tail_energy(self) -> float:
@@ -133,15 +142,17 @@ def lanczos_spectrum(
     The start vectors are uniform directions off the eigenvectors and off whatever a compression
     removed (Papyan 2020, Algorithm 3 after Appendix C.8's deflation).
     """
-    rest = operator.project_out(ColumnSpace(vectors))
-    dimension = rest.size - rest.num_removed
+    rest = operator.project_out(ColumnSpace(vectors)) if vectors.shape[1] else operator
+    dimension = rest.size - (rest.num_removed if isinstance(rest, Compression) else 0)
     nodes, counts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
-    matvecs = 0
+    matvecs, reach = 0, -math.inf
     causes = {part: [torch.zeros(0, dtype=torch.float64)] for part in parts or {}}
     for probe in range(probes if dimension > 0 else 0):
         generator = stream(seed, "density", probe)
         start = torch.randn(rest.size, generator=generator, dtype=torch.float32)
-        start = rest.restrict(start.to(rest.device, rest.dtype))
+        start = start.to(rest.device, rest.dtype)
+        if isinstance(rest, Compression):
+            start = rest.restrict(start)
         if not float(start.norm()):
             continue
         run = lanczos(
@@ -149,6 +160,7 @@ def lanczos_spectrum(
         )
         matvecs += run.matvecs
         nodes.append(run.ritz_values)
+        reach = max(reach, float((run.ritz_values + run.residual_bounds).max()))
         counts.append(run.ritz_weights * dimension / probes)
         if parts and run.basis is not None:
             turn = torch.linalg.eigh(_full(run)).eigenvectors.to(run.basis)
@@ -163,6 +175,7 @@ def lanczos_spectrum(
         matvecs=matvecs,
         causes={part: torch.cat(shares) for part, shares in causes.items()},
         top_causes=shares_of_parts(parts or {}, vectors),
+        reach=reach,
     )
 
 

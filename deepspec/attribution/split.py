@@ -39,7 +39,10 @@ class SplitAttribution(Result, Tabular, Drawable):
     Attributes
     ----------
     samples, loss, error_rate, class_counts
-        Of the split.
+        Of the split; samples are rows, such as tokens, and counts those of groups where there are
+        groups of classes.
+    soft_labels
+        Whether labels were probabilities: classes are then the most probable ones.
     top
         The largest eigenvalues of G.
     edge
@@ -53,7 +56,8 @@ class SplitAttribution(Result, Tabular, Drawable):
     spectra
         "G", "G − G_class" and so on, then "Hess", "G" and "E" in parameter space.
     hessian_projected
-        The top eigenvalues of Hess with G's top C eigenvectors projected out.
+        The top eigenvalues of Hess with G's top C eigenvectors projected out; upper bounds of them
+        where these tell that the outliers are gone.
     findings, alignment, predicted, layout, means
         Verdicts; angles; predicted outliers; two-way layout; the map's Gram matrix (None where
         there are too many cells).
@@ -90,6 +94,7 @@ class SplitAttribution(Result, Tabular, Drawable):
     seconds_by_stage: dict[str, float]
     matvecs_by_stage: dict[str, int]
     without_hessian: str
+    soft_labels: bool = False
 
     def _words(self) -> list[str]:
         found = f"{self.outliers} eigenvalues of G clear of the bulk"

@@ -26,6 +26,8 @@ def _of_split(split: SplitAttribution, num_classes: int) -> list[str]:
     outliers = split.outliers
     sentences = []
     scatter = max(split.class_counts) > 1
+    if split.soft_labels:
+        sentences.append("Labels are probabilities: a row's class is its most probable label.")
     if not scatter:
         sentences.append(
             "No class has two samples, so nothing scatters within classes: there is no bulk, and "

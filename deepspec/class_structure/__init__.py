@@ -13,6 +13,7 @@ Every second moment is V = DᵀD of rows D with classes and weights, and every p
 
 from deepspec.class_structure._exact_spectrum import ExactSpectrum, exact_spectrum
 from deepspec.class_structure.array import ClassArray, gradients
+from deepspec.class_structure.groups import frequent_classes
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.means import (
     Means,
@@ -35,6 +36,7 @@ __all__ = [
     "class_means",
     "cross_class_deviations",
     "exact_spectrum",
+    "frequent_classes",
     "gradients",
     "own_class_means",
     "two_way_layout",

@@ -26,7 +26,7 @@ from deepspec.operators import (
     SymmetricOperator,
 )
 from deepspec.operators.projectors import range_basis
-from deepspec.operators.pullback import FormCombination, SoftmaxHessian
+from deepspec.operators.pullback import FormCombination, LossHessian
 from deepspec.problem import Problem
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
@@ -142,7 +142,7 @@ def _on_rows(form: LogitForm) -> list[tuple[float, Part | None]] | None:
     for factor, term in terms:
         if isinstance(term, PartForm):
             found.append((factor, term.part))
-        elif isinstance(term, SoftmaxHessian):
+        elif isinstance(term, LossHessian):
             found.append((factor, None))
         else:
             return None
@@ -175,7 +175,7 @@ def _applied(
     form: LogitForm, problem: Problem, columns: Float[Tensor, "nC k"]
 ) -> Float[Tensor, "nC k"]:
     """K times columns of a matrix, in float64 inside."""
-    shape = (problem.num_samples, problem.num_classes, -1)
+    shape = (problem.num_rows, problem.num_classes, -1)
     parts = [
         form(part.double().reshape(shape)).flatten(0, -2).to(columns.dtype)
         for part in columns.split(COLUMNS_AT_ONCE, dim=1)

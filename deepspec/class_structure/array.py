@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from deepspec.class_structure.cells import Cells, Convention, weigh_cells, weigh_gradients
+from deepspec.class_structure.cells import Cells, Convention, weigh_cells
+from deepspec.class_structure.downdate import How, means_beyond_within
 from deepspec.class_structure.gram import Gram, descending, form_gram, nonzero
+from deepspec.class_structure.groups import Groups, as_grouping
 from deepspec.class_structure.parts import PARTS, CellMeans, MeanPart, Part, part
-from deepspec.class_structure.rows import GradientRows, Rows, TensorRows
+from deepspec.class_structure.rows import GradientRows, Rows, TensorRows, cells_of
 from deepspec.class_structure.two_way import TwoWayLayout, two_way_layout
 from deepspec.operators import SymmetricOperator
+from deepspec.operators.on_problem import require_problem
 from deepspec.problem import Problem
-
-How = Literal["subtraction", "projection"]
 
 
 class ClassArray:
@@ -78,7 +78,7 @@ class ClassArray:
         return array
 
     def __repr__(self) -> str:
-        n, columns = self.cells.share.shape
+        n, columns = len(self.cells.labels), self.cells.share.shape[1]
         classes = len(self.cells.weights)
         kind = f"{n:,} samples × {columns} cross-classes" if columns > 1 else f"{n:,} samples"
         return f"ClassArray({kind} of {classes} classes, vectors of {self.rows.width:,})"
@@ -176,13 +176,19 @@ class ClassArray:
 
     def two_way_layout(self) -> TwoWayLayout:
         """How the mean vectors of cells (c, c'), c' ≠ c, split into effects of c and of c'."""
+        if self.cells.grouping is not None:
+            raise ValueError(
+                "expected each class by itself for a two-way layout, got groups; leave groups= out"
+            )
         places = self.cells.places
         weights = self.cells.weights[places[:, 0], places[:, 1]]
         cells = [(c, other) for c, other in places.tolist()]
         return two_way_layout(self.mean_gram(), weights, cells)
 
 
-def gradients(problem: Problem, convention: Convention = "jmlr2020") -> ClassArray:
+def gradients(
+    problem: Problem, convention: Convention = "jmlr2020", groups: Groups | None = None
+) -> ClassArray:
     """The gradients of a classifier's loss under every label, as an array with class structure.
 
     Its rows are the extended gradients √w_{i,c'} g_{i,c'}, its second moment is G:
@@ -194,6 +200,13 @@ def gradients(problem: Problem, convention: Convention = "jmlr2020") -> ClassArr
         A net and its data.
     convention
         "jmlr2020" (Papyan 2020) or "icml2019" (Papyan 2019): which means are taken.
+    groups
+        Classes taken together, where there are very many: a tensor of each class's group, or lists
+        of the classes in each. G is the same, class means are those of all classes of a group
+        (Σ_c w_c g_c / Σ_c w_c), cross-class means those of c' ≠ c in a group, also the own one.
+        See :func:`deepspec.class_structure.frequent_classes`. Where rows × classes exceed
+        ``logit_memory``, parts and second moment are there as operators, and what works on rows
+        is not.
 
     >>> model = torch.nn.Linear(2, 2).double()
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
@@ -201,27 +214,12 @@ def gradients(problem: Problem, convention: Convention = "jmlr2020") -> ClassArr
     >>> array.eigenvalues().numpy().round(9)
     array([0.75, 0.25])
     """
+    require_problem(problem)
+    problem.require_classes()
+    grouping = None if groups is None else as_grouping(groups, problem.num_classes)
+    cells = cells_of(problem, convention, grouping)
     rows = GradientRows(problem)
-    cells = weigh_gradients(problem.log_probabilities, problem.labels, problem.dtype, convention)
     return ClassArray.of(rows, cells)
-
-
-def means_beyond_within(gram: Gram, basis: Float[Tensor, "m r"]) -> Float[Tensor, " r"]:
-    """The eigenvalues of V ⊘ V_within: what of the means no scatter within classes spans.
-
-    EᵀS E − (EᵀS W)(WᵀS W)⁺(WᵀS E), with W spanning all but the cell means E. Zero as soon as the
-    scatter spans the space of vectors.
-    """
-    E = basis.double()
-    values, vectors = gram.eigenpairs
-    kept = values > 1e-12 * values[:1]
-    factor = vectors[:, kept] * values[kept].sqrt()  # S = F Fᵀ
-    means = E.T @ factor
-    scatter = factor - E @ means
-    squares, turn = torch.linalg.eigh(scatter.T @ scatter)
-    span = turn[:, squares > 1e-9 * squares[-1:].abs()]
-    beyond = means - (means @ span) @ span.T
-    return descending(beyond @ beyond.T).clamp_min(0.0)
 
 
 def _checked(vectors: object, labels: object, weights: object) -> Float[Tensor, "n *C"]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.class_structure.known_nulls import OffKnownNulls
 from deepspec.class_structure.rows import Rows
 from deepspec.operators import SymmetricOperator
 
@@ -79,18 +80,31 @@ class Gram(SymmetricOperator):
 
 
 class MatrixGram(Gram):
-    """S itself, where there are fewer rows than entries in a vector."""
+    """S itself, where there are fewer rows than entries in a vector.
 
-    def __init__(self, matrix: Float[Tensor, "m m"], dtype: torch.dtype) -> None:
+    ``nulls`` are its known null vectors, one for each sample: see :meth:`Rows.nulls`.
+    """
+
+    def __init__(
+        self,
+        matrix: Float[Tensor, "m m"],
+        dtype: torch.dtype,
+        nulls: Float[Tensor, "n K"] | None = None,
+    ) -> None:
         super().__init__(len(matrix), dtype, matrix.device)
-        self.matrix = matrix
+        self.matrix, self.nulls = matrix, nulls
 
     def times(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.matrix @ columns.double()
 
     def _eigenpairs(self) -> tuple[Float[Tensor, " m"], Float[Tensor, "m m"]]:
-        values, vectors = torch.linalg.eigh(self.matrix)
-        return values.flip(0).clamp_min(0.0), vectors.flip(1)
+        if self.nulls is None:
+            values, vectors = torch.linalg.eigh(self.matrix)
+            return values.flip(0).clamp_min(0.0), vectors.flip(1)
+        off = OffKnownNulls.of(self.nulls)
+        smaller = off.coordinates(off.coordinates(self.matrix).T)
+        values, vectors = torch.linalg.eigh((smaller + smaller.T) / 2)
+        return values.flip(0).clamp_min(0.0), off.expand(vectors.flip(1))
 
     def transformed(self, root: RowMap) -> Float[Tensor, " r"]:
         return descending(root(root(self.matrix).T.contiguous()))
@@ -108,7 +122,8 @@ class MatrixGram(Gram):
         return descending(self.matrix - factor @ factor.T)
 
     def state(self) -> dict[str, Tensor]:
-        return {"matrix": self.matrix}
+        known = {} if self.nulls is None else {"nulls": self.nulls}
+        return {"matrix": self.matrix, **known}
 
     def trace(self) -> float:
         return float(self.matrix.trace())
@@ -157,7 +172,7 @@ class FactorGram(Gram):
 def restore_gram(state: dict[str, Tensor], dtype: torch.dtype) -> Gram:
     """The Gram matrix that left this state."""
     if "matrix" in state:
-        return MatrixGram(state["matrix"], dtype)
+        return MatrixGram(state["matrix"], dtype, state.get("nulls"))
     return FactorGram(state["factor"], dtype)
 
 
@@ -190,7 +205,7 @@ def form_gram(rows: Rows) -> Gram:
     require_room(rows)
     if rows.width < rows.size:
         return FactorGram(rows.dense().double(), rows.dtype)
-    return MatrixGram(rows.gram().double(), rows.dtype)
+    return MatrixGram(rows.gram().double(), rows.dtype, rows.nulls())
 
 
 def descending(matrix: Float[Tensor, "m m"]) -> Float[Tensor, " m"]:

@@ -50,14 +50,14 @@ def cheaper_contraction(
     problem: Problem, blocks: list[ClassBlock], kernel: HasMatrix
 ) -> Float[Tensor, "k k"] | None:
     """BᵀΘB, or None where backward passes would cost less."""
-    size = problem.num_samples * problem.num_classes
+    size = problem.num_rows * problem.num_classes
     if kernel.matrix.shape != (size, size):
         raise ValueError(
             f"expected the tangent kernel of this problem, of shape ({size}, {size}), got "
             f"{tuple(kernel.matrix.shape)}"
         )
     passes, total = max(block.rank for block in blocks), sum(block.rank for block in blocks)
-    by_pulls = 2 * passes * problem.num_samples * problem.size + problem.size * total**2 // 2
+    by_pulls = 2 * passes * problem.num_rows * problem.size + problem.size * total**2 // 2
     by_contraction = size**2 * passes
     return contracted_gram(problem, blocks, kernel) if by_contraction <= by_pulls else None
 
@@ -67,7 +67,7 @@ def contracted_gram(
 ) -> Float[Tensor, "k k"]:
     """BᵀΘB for the blocks' bases B."""
     classes = problem.num_classes
-    theta = kernel.matrix.view(problem.num_samples, classes, problem.num_samples, classes)
+    theta = kernel.matrix.view(problem.num_rows, classes, problem.num_rows, classes)
     places = _places(blocks)
     gram = torch.zeros(places[-1].stop, places[-1].stop, dtype=torch.float64)
     gram = gram.to(problem.device)
@@ -118,7 +118,7 @@ def pulled(
             here = (block.samples >= rows.start) & (block.samples < rows.stop)
             if not bool(here.any()):
                 continue
-            chosen = function.pick(block.samples[here] - rows.start)
+            chosen = function.pick_rows(block.samples[here] - rows.start)
             leaves = {name: chosen.parameters[name].detach().requires_grad_() for name in names}
             logits = chosen({**chosen.parameters, **leaves})
             coefficients = block.basis[here].to(problem.dtype)

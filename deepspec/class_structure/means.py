@@ -14,7 +14,7 @@ from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.operators import ClassStructure
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Means:
     """r mean vectors m_k of the class structure with weights w_k: Σ_k w_k m_k m_kᵀ, by its Gram.
 
@@ -49,6 +49,9 @@ class Means:
     weights: Float[Tensor, " r"]
     columns: MeanColumns
     plain_gram: Float[Tensor, "r r"]
+
+    def __repr__(self) -> str:
+        return f"Means({len(self.index):,} {self.name}, vectors of {self.structure.problem.size:,})"
 
     @property
     def gram(self) -> Float[Tensor, "r r"]:
@@ -186,4 +189,11 @@ def _family(
     columns = MeanColumns(structure.directions, structure.cells, index[:, 0], mix)
     gram = mean_gram(structure.problem, columns, kernel)
     pairs = tuple(tuple(pair) for pair in index.tolist())
-    return Means(structure, name, pairs, weights, columns, gram)
+    return Means(
+        structure=structure,
+        name=name,
+        index=pairs,
+        weights=weights,
+        columns=columns,
+        plain_gram=gram,
+    )

@@ -6,9 +6,9 @@ from functools import cached_property
 
 import torch
 
-from deepspec.class_structure.cells import Convention, weigh_gradients
+from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.parts import part
-from deepspec.class_structure.rows import GradientRows, PartForm, SoftmaxDirections
+from deepspec.class_structure.rows import GradientRows, SoftmaxDirections, cells_of
 from deepspec.operators import PullbackOperator
 from deepspec.operators.on_problem import require_problem
 from deepspec.operators.pullback import combine
@@ -37,9 +37,8 @@ class ClassStructure:
         require_problem(problem)
         self.problem = problem
         self.convention = convention
-        self.cells = weigh_gradients(
-            problem.log_probabilities, problem.labels, problem.dtype, convention
-        )
+        problem.require_classes()
+        self.cells = cells_of(problem, convention)
         self._rows = GradientRows(problem)
 
     def __repr__(self) -> str:
@@ -54,8 +53,9 @@ class ClassStructure:
         return SoftmaxDirections(self.problem.probabilities, scale)
 
     def _part(self, name: str) -> PullbackOperator:
-        form = PartForm(self._rows.directions, part(self.cells, name))
-        return PullbackOperator(self.problem, form)
+        found = self._rows.form(part(self.cells, name))
+        assert isinstance(found, PullbackOperator)
+        return found
 
     @cached_property
     def between_class(self) -> PullbackOperator:

@@ -43,6 +43,10 @@ class Part(Projector):
     def on_rows(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         """P X in float64."""
 
+    @abstractmethod
+    def shares(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
+        """‖P x‖² of each column, float64."""
+
     def _product(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.on_rows(columns).to(columns.dtype)
 
@@ -59,6 +63,9 @@ class MeanPart(Part):
 
     def on_rows(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return self.cells.combination(self.on_cells(self.cells.coordinates(columns)))
+
+    def shares(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
+        return (self.basis.T @ columns.double()).square().sum(dim=0)
 
     @cached_property
     def basis(self) -> Float[Tensor, "m r"]:
@@ -86,8 +93,8 @@ class BetweenClass(MeanPart):
     def basis(self) -> Float[Tensor, "m r"]:
         """The directions of the class means v_c, one for each class that has any."""
         root = self.cells.root_row_share
-        cells = torch.diag_embed(root.T).permute(1, 0, 2)
-        return self.cells.combination(cells[:, :, (root > 0).any(dim=1)])
+        entries = self.cells.root_share * root[self.cells.labels]
+        return self.cells.by_class(entries, (root > 0).any(dim=1))
 
 
 class CrossClass(MeanPart):
@@ -123,10 +130,8 @@ class OwnClass(MeanPart):
     @cached_property
     def basis(self) -> Float[Tensor, "m r"]:
         """The directions of the own-class means v_{c,c}."""
-        places = self.cells.places
-        return self.cells.combination(
-            self.cells.units()[:, :, self.cells.own[places[:, 0], places[:, 1]]]
-        )
+        entries = self.cells.root_share * self.cells.own[self.cells.labels]
+        return self.cells.by_class(entries, (self.cells.occupied & self.cells.own).any(dim=1))
 
 
 class GlobalMean(MeanPart):
@@ -184,6 +189,10 @@ class WithinClass(Part):
 
     def on_rows(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "m k"]:
         return columns.double() - self.means.on_rows(columns)
+
+    def shares(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
+        wide = columns.double()
+        return (wide.square().sum(dim=0) - self.means.shares(wide)).clamp_min(0.0)
 
 
 KINDS: dict[str, type[Part]] = {

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.class_structure.cells import Cells, Convention, weigh_gradients
 from deepspec.class_structure.parts import Part
+from deepspec.class_structure.streaming import StreamedCells, StreamedPart, streamed_cells
 from deepspec.classifier.softmax import mean_minus_each, mean_minus_each_transposed
 from deepspec.engine.distributed import ALONE, Group
 from deepspec.memory import free_memory
@@ -48,6 +51,10 @@ class Rows(ABC):
     def gram(self) -> Float[Tensor, "m m"]:
         """S = D Dᵀ, formed the fastest way there is."""
 
+    def nulls(self) -> Float[Tensor, "n K"] | None:
+        """Unit vectors u_i ≥ 0 with Σ_c' u_{i,c'} · (row i, c') = 0, where that is known."""
+        return None
+
     @abstractmethod
     def fingerprint(self) -> dict[str, str | int | float]:
         """What tells these rows from others."""
@@ -80,10 +87,16 @@ class Rows(ABC):
 
 
 class TensorRows(Rows):
-    """Vectors that are at hand as a tensor."""
+    """Vectors that are at hand as a tensor; ``symbol`` is what tables call the second moment."""
 
-    def __init__(self, vectors: Float[Tensor, "m d"], root_weights: Float[Tensor, " m"]) -> None:
+    def __init__(
+        self,
+        vectors: Float[Tensor, "m d"],
+        root_weights: Float[Tensor, " m"],
+        symbol: str = "V",
+    ) -> None:
         self._rows = (vectors.double() * root_weights[:, None]).to(vectors.dtype)
+        self._symbol = symbol
         self.size, self.width = vectors.shape
         self.dtype, self.device = vectors.dtype, vectors.device
 
@@ -98,6 +111,10 @@ class TensorRows(Rows):
 
     def dense(self) -> Float[Tensor, "m d"]:
         return self._rows
+
+    @property
+    def symbol(self) -> str:
+        return self._symbol
 
     def fingerprint(self) -> dict[str, str | int | float]:
         probe = torch.cos(torch.arange(self.width, dtype=torch.float64, device=self.device))
@@ -116,8 +133,8 @@ class TensorRows(Rows):
 class SoftmaxDirections:
     """Lᵀ and L: scaled differences p_i − e_c' on logit space, accurate where p is one-hot.
 
-    ``scale[i, c'] · J_iᵀ(p_i − e_c')`` is the vector of sample i and cross-class c'. With scale
-    √(p_{i,c'}/n), L Lᵀ = blkdiag(diag p_i − p_i p_iᵀ)/n.
+    ``scale[i, c'] · J_iᵀ(p_i − e_c')`` is the vector of row i and cross-class c'. With scale
+    √(w_i p_{i,c'}), L Lᵀ = blkdiag(w_i (diag p_i − p_i p_iᵀ)).
     """
 
     probabilities: Float[Tensor, "n C"]
@@ -133,6 +150,63 @@ class SoftmaxDirections:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LossDirections:
+    """Lᵀ and L with L Lᵀ = blkdiag(w_i ∂²ℓ_i/∂f²), for a loss without classes."""
+
+    problem: Problem
+
+    def differences(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        """Lᵀu."""
+        return self._root * self.problem.criterion.root_transposed(*self._given, columns)
+
+    def coefficients(self, amounts: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+        """L x."""
+        return self._root * self.problem.criterion.root(*self._given, amounts)
+
+    @property
+    def _given(self) -> tuple[Tensor, Tensor]:
+        everything = slice(0, self.problem.num_rows)
+        return self.problem.states(everything), self.problem.hessian_targets(everything)
+
+    @property
+    def _root(self) -> Float[Tensor, "n 1 1"]:
+        return self.problem.weights.sqrt()[:, None, None]
+
+
+def cells_of(
+    problem: Problem,
+    convention: Convention = "jmlr2020",
+    grouping: Int[Tensor, " C"] | None = None,
+) -> Cells:
+    """The cells of a problem's extended gradients, of classes or of groups of them.
+
+    Raises
+    ------
+    ValueError
+        If its loss has no classes.
+    """
+    problem.require_classes()
+    if not problem.keeps_logits:
+        return streamed_cells(problem, convention, grouping)
+    return weigh_gradients(
+        problem.log_probabilities,
+        problem.labels,
+        problem.dtype,
+        convention,
+        problem.weights.log(),
+        grouping,
+    )
+
+
+def directions(problem: Problem) -> SoftmaxDirections | LossDirections:
+    """The root of G on logit space: that of the softmax, or of the loss's own Hessian."""
+    if not problem.criterion.has_classes:
+        return LossDirections(problem)
+    root = (0.5 * problem.log_probabilities).exp() * problem.weights.sqrt()[:, None]
+    return SoftmaxDirections(problem.probabilities, root)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class PartForm(LogitForm):
     """K = L P Lᵀ: one part of G as JᵀKJ, in O(p) memory (docs/theory.md §1).
 
@@ -140,7 +214,7 @@ class PartForm(LogitForm):
     is ever formed.
     """
 
-    directions: SoftmaxDirections
+    directions: SoftmaxDirections | LossDirections
     part: Part
 
     def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
@@ -153,18 +227,22 @@ class PartForm(LogitForm):
 
 
 class GradientRows(Rows):
-    """√w g with g_{i,c'} = J_iᵀ(p_i − e_c'), w_{i,c'} = p_{i,c'}/n: the rows of which G is DᵀD.
+    """√w g with g_{i,c'} = J_iᵀ(p_i − e_c'), w_{i,c'} = w_i p_{i,c'}: the rows of which G is DᵀD.
 
-    D = LᵀJ (Papyan 2020, eq. 6.2), so S = LᵀΘL with the tangent kernel Θ = J Jᵀ.
+    D = LᵀJ (Papyan 2020, eq. 6.2), so S = LᵀΘL with the tangent kernel Θ = J Jᵀ. For losses without
+    classes L is the root of the loss's own Hessian, L Lᵀ = blkdiag(w_i ∂²ℓ_i/∂f²).
     """
 
     def __init__(self, problem: Problem) -> None:
         require_problem(problem)
         self.problem = problem
-        self.size, self.width = problem.num_samples * problem.num_classes, problem.size
+        self.size, self.width = problem.num_rows * problem.num_classes, problem.size
         self.dtype, self.device = problem.dtype, problem.device
-        root = (0.5 * problem.log_probabilities).exp() / problem.num_samples**0.5
-        self.directions = SoftmaxDirections(problem.probabilities, root)
+
+    @cached_property
+    def directions(self) -> SoftmaxDirections | LossDirections:
+        """L, of all rows."""
+        return directions(self.problem)
 
     def from_logits(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "m k"]:
         """Lᵀu: D V, from u = J V; float64."""
@@ -172,7 +250,7 @@ class GradientRows(Rows):
 
     def to_logits(self, columns: Float[Tensor, "m k"]) -> Float[Tensor, "n C k"]:
         """L x, of which Jᵀ is Dᵀ x; float64."""
-        shape = self.directions.scale.shape
+        shape = (self.problem.num_rows, self.problem.num_classes)
         return self.directions.coefficients(columns.double().reshape(*shape, -1))
 
     def matmul(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "m k"]:
@@ -184,9 +262,13 @@ class GradientRows(Rows):
     def gram(self) -> Float[Tensor, "m m"]:
         return self.conjugate(tangent_kernel(self.problem).matrix)
 
+    def nulls(self) -> Float[Tensor, "n K"]:
+        """√p_i: Σ_c' p_{i,c'} g_{i,c'} = 0."""
+        return (0.5 * self.problem.log_probabilities).exp()
+
     def conjugate(self, theta: Float[Tensor, "nC nC"]) -> Float[Tensor, "m m"]:
         """LᵀΘL, in float64, a stretch of columns at a time."""
-        shape = (*self.directions.scale.shape, -1)
+        shape = (self.problem.num_rows, self.problem.num_classes, -1)
         for_columns = [
             self.from_logits(few.double().reshape(shape)) for few in theta.split(ROWS_AT_ONCE, 1)
         ]
@@ -200,6 +282,10 @@ class GradientRows(Rows):
     def form(self, part: Part | None) -> SymmetricOperator:
         if part is None:
             return GaussNewton(self.problem)
+        if isinstance(part.cells, StreamedCells):
+            return PullbackOperator(
+                self.problem, StreamedPart(part.cells, part, lambda: SYMBOLS[part.describe()])
+            )
         return PullbackOperator(self.problem, PartForm(self.directions, part))
 
     def prepare(self, matvecs: int) -> None:

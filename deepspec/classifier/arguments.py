@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from deepspec.classifier.failures import raised
+from deepspec.classifier.parameters import Patterns, selection_of
 
 
 def as_memory_budget(budget: Any) -> int | float:
@@ -33,13 +34,27 @@ def as_memory_budget(budget: Any) -> int | float:
     return float(budget) if share else int(budget)
 
 
+def as_logit_memory(memory: Any) -> int:
+    """Bytes for arrays of rows × classes.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least 0.
+    """
+    whole = isinstance(memory, int | np.integer) and not isinstance(memory, bool)
+    if not whole or memory < 0:
+        raise ValueError(f"expected logit_memory as whole bytes of at least 0, got {memory!r}")
+    return int(memory)
+
+
 def as_num_classes(count: Any) -> int | None:
     """C, or None.
 
     Raises
     ------
     ValueError
-        If it is no whole number of at least 2.
+        If it is no whole number of at least 1.
     """
     if count is None:
         return None
@@ -47,8 +62,8 @@ def as_num_classes(count: Any) -> int | None:
         found = operator.index(count)
     except TypeError:
         found = 0
-    if found < 2 or isinstance(count, bool):
-        raise ValueError(f"expected num_classes as a whole number of at least 2, got {count!r}")
+    if found < 1 or isinstance(count, bool):
+        raise ValueError(f"expected num_classes as a whole number of at least 1, got {count!r}")
     return found
 
 
@@ -136,6 +151,24 @@ def as_selection(select: Any) -> Callable[[str, nn.Parameter], bool] | None:
             ) from error
 
     return selects
+
+
+def chosen_parameters(
+    model: nn.Module, select: Any, parameters: Patterns | None
+) -> Callable[[str, nn.Parameter], bool] | None:
+    """``select``, or what fits the patterns of names.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or a pattern fits nothing that can be trained.
+    """
+    if parameters is None:
+        return as_selection(select)
+    if select is not None:
+        raise ValueError("expected select or parameters, got both; leave one out")
+    names = [name for name, tensor in model.named_parameters() if tensor.requires_grad]
+    return selection_of(parameters, names)
 
 
 def as_flag(name: str, value: Any) -> bool:

@@ -43,8 +43,6 @@ class Batches:
         limit = None if batch_size is None else _whole(batch_size)
         self._source = opened(data)
         self.limit = None if self._source.has_batches else limit
-        #: The numbers of the batches that a pass gives; by default all of them.
-        self.share: range | None = None
         lost = lost_samples(data)
         if lost:
             warnings.warn(
@@ -55,9 +53,9 @@ class Batches:
             )
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        return self._some(self.share)
+        return self.some(None)
 
-    def _some(self, chosen: range | None) -> Iterator[tuple[Any, Tensor]]:
+    def some(self, chosen: range | None) -> Iterator[tuple[Any, Tensor]]:
         """The batches of these numbers, or all; others are not made where that can be helped."""
         number, part = 0, self._source.part
         if chosen is not None and not chosen:
@@ -79,11 +77,7 @@ class Batches:
     def sizes(self) -> list[int]:
         """The number of samples of every batch; a pass over the data where nothing else tells."""
         known = None if self._source.sizes is None else self._source.sizes(self.limit)
-        return [len(labels) for _, labels in self._some(None)] if known is None else known
-
-    def first(self) -> tuple[Any, Tensor] | None:
-        """The first batch of all the data, whoever has it; ``None`` where there is none."""
-        return next(self._some(range(1)), None)
+        return [len(labels) for _, labels in self.some(None)] if known is None else known
 
 
 def _whole(batch_size: Any) -> int:

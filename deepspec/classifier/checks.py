@@ -1,4 +1,4 @@
-"""What passes over the data tell before any work: logits, labels, and whether to trust them."""
+"""What passes over the data tell before any work: logits, and whether to trust them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.generators import reseeded
-from deepspec.classifier.labels import class_indices
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import kind_of
 from deepspec.classifier.remedies import explained
-from deepspec.classifier.trees import by_sample, tensors
+from deepspec.classifier.trees import by_sample, joinable, tensors
 
 NEIGHBOURS = (
     "expected each sample's logits to depend on that sample alone, but they change with the rest "
@@ -23,36 +22,22 @@ NEIGHBOURS = (
 )
 
 
-def logits_and_labels(
-    batches: Iterable[tuple[LogitFunction, Tensor]], num_classes: int | None
-) -> tuple[Float[Tensor, "n C"], Int[Tensor, " n"]]:
-    """One pass: the logits in float64 and the labels, both on the batches' device, checked.
-
-    Raises
-    ------
-    ValueError
-        Empty data; logits that are not (batch, C) or not C = ``num_classes``; labels that are
-        not one integer in 0..C−1 a sample; NaN or infinite logits, with the sample's index.
-    """
-    logits, labels, count = [], [], 0
-    for function, label in batches:
-        logits.append(_checked_logits(evaluate(function), function, num_classes))
-        labels.append(class_indices(label, logits[-1].shape[1], function.first))
-        count += function.samples
-    if count == 0:
-        raise ValueError("expected at least one sample, got none; is the dataset empty?")
-    if len({part.shape[1] for part in logits}) > 1:
-        raise ValueError("expected logits of one width, got several; does the model pad by batch?")
-    return torch.cat(logits), torch.cat(labels)
-
-
 def evaluate(function: LogitFunction) -> Any:
     """The model's output on a batch, without a graph."""
     with torch.no_grad():
         return explained(lambda: function(function.parameters), "run", function)
 
 
-def _checked_logits(output: Any, function: LogitFunction, num_classes: int | None) -> Tensor:
+def checked_outputs(
+    output: Any, function: LogitFunction, num_classes: int | None, class_dim: int | None
+) -> Tensor:
+    """A batch's outputs (b, …, C), once they have such a shape.
+
+    Raises
+    ------
+    ValueError
+        If they are not (b, …, C), or C is not ``num_classes``.
+    """
     samples = function.samples
     expected = f"({samples}, {'C' if num_classes is None else num_classes})"
     if not isinstance(output, Tensor):
@@ -61,24 +46,38 @@ def _checked_logits(output: Any, function: LogitFunction, num_classes: int | Non
             f"{kind_of(output)}; say where they are with logits=, a key, an index or a function "
             "of the output, such as logits=0"
         )
-    wrong_width = num_classes is not None and output.ndim == 2 and output.shape[1] != num_classes
-    if output.ndim != 2 or output.shape[0] != samples or wrong_width:
+    if class_dim is not None and not -output.ndim <= class_dim < output.ndim:
+        raise ValueError(
+            f"expected logits with a dimension class_dim={class_dim}, got {tuple(output.shape)}; "
+            "it is the one that holds the classes"
+        )
+    if output.ndim < 2 or output.shape[0] != samples:
         raise ValueError(
             f"expected logits of shape {expected}, got {tuple(output.shape)}; "
             "wrap the model so that it returns one row of class scores for each sample"
         )
-    if output.shape[1] < 2:
+    if num_classes is not None and output.shape[-1] != num_classes:
+        where = "the last dimension" if class_dim is None else f"class_dim={class_dim}"
         raise ValueError(
-            "expected logits of at least 2 classes, got 1; for a sigmoid's logit z return "
-            "torch.cat([torch.zeros_like(z), z], dim=1), whose softmax is that sigmoid"
+            f"expected logits of shape {expected}, got {tuple(output.shape)}, which has "
+            f"{output.shape[-1]} classes in {where}"
+            + ("; pass class_dim= where they are in another one" if output.ndim > 2 else "")
         )
     if not output.is_floating_point():
         raise ValueError(f"expected real logits, got {output.dtype}; return scores, not classes")
-    bad = ~torch.isfinite(output).all(dim=1)
+    return output
+
+
+def require_finite(rows: Float[Tensor, "R C"], function: LogitFunction) -> None:
+    """Raise ValueError, with the sample, where a row that counts has NaN or infinite logits."""
+    bad = ~torch.isfinite(rows).all(dim=1)
     if bool(bad.any()):
         index = int(bad.nonzero()[0])
-        rows = [t[index] for t in tensors(function.inputs) if by_sample(t, samples)]
-        clean = all(bool(torch.isfinite(row).all()) for row in rows)
+        if function.mask is not None:
+            index = int(function.mask.flatten().nonzero()[index]) // function.mask[0].numel()
+        samples = function.samples
+        inputs = [t[index] for t in tensors(function.inputs) if by_sample(t, samples)]
+        clean = all(bool(torch.isfinite(row).all()) for row in inputs)
         raise ValueError(
             f"expected finite logits, got NaN or infinity at sample {function.first + index}; "
             + (
@@ -87,13 +86,12 @@ def _checked_logits(output: Any, function: LogitFunction, num_classes: int | Non
                 else "its input has them already: leave it out or mend it"
             )
         )
-    return output.double()
 
 
 def require_repeatable(
-    again: Iterable[tuple[LogitFunction, Tensor]],
-    logits: Float[Tensor, "n C"],
-    labels: Int[Tensor, " n"],
+    again: Iterable[tuple[slice, LogitFunction, Tensor]],
+    logits: Sketch,
+    same_targets: Callable[[LogitFunction, Tensor, slice], bool],
     dtype: torch.dtype,
 ) -> None:
     """A second pass must give what the first gave, and no sample may depend on its neighbours.
@@ -107,27 +105,28 @@ def require_repeatable(
         If the model gives two answers on one batch, if data differ between passes, or if a
         sample's logits depend on the batch it is in.
     """
-    tolerance = torch.finfo(dtype).eps ** 0.5 * max(1.0, float(logits.abs().max()))
+    tolerance = torch.finfo(dtype).eps ** 0.5 * max(1.0, logits.largest)
 
     def differ(left: Tensor, right: Tensor) -> bool:
-        return left.shape != right.shape or float((left - right).abs().max()) > tolerance
+        return left.shape != right.shape or (
+            left.numel() > 0 and float((left - right).abs().max()) > tolerance
+        )
 
     # Other random numbers than at the first pass, or the same ones could hide that they are used.
     with reseeded(1):
-        _compare(again, logits, labels, differ)
+        _compare(again, logits, same_targets, differ)
 
 
 def _compare(
-    again: Iterable[tuple[LogitFunction, Tensor]],
-    logits: Tensor,
-    labels: Tensor,
+    again: Iterable[tuple[slice, LogitFunction, Tensor]],
+    logits: Sketch,
+    same_targets: Callable[[LogitFunction, Tensor, slice], bool],
     differ: Callable[[Tensor, Tensor], bool],
 ) -> None:
-    start = 0
-    for function, label in again:
-        stop = start + function.samples
+    begun, stop, count = False, 0, 0
+    for rows, function, label in again:
         second = evaluate(function).double()
-        if start == 0:
+        if not begun:
             with reseeded(2):
                 once_more = evaluate(function).double()
             if differ(once_more, second):
@@ -136,25 +135,70 @@ def _compare(
                     "batch; remove the randomness that stays on in eval mode"
                 )
             half = (function.samples + 1) // 2
-            first = function.head(half)
-            if half < function.samples and differ(evaluate(first).double(), second[:half]):
+            begun, first = True, function.head(half)
+            if half < function.samples and differ(evaluate(first).double(), second[: first.rows]):
                 raise ValueError(NEIGHBOURS)
         # A first batch of one sample has no neighbour to leave out: give it one.
-        elif start == 1 and differ(
-            evaluate(first.joined(function.head(1))).double()[:1], logits[:1]
-        ):
-            raise ValueError(NEIGHBOURS)
-        label = class_indices(label, logits.shape[1], function.first)
-        same_labels = torch.equal(label, labels[start:stop])
-        if not same_labels or differ(second, logits[start:stop]):
+        elif count == 1 and joinable(first.inputs, function.inputs):
+            both = evaluate(first.joined(function.head(1))).double()[: first.rows]
+            if differ(logits.of(both), logits.rows(slice(0, first.rows))):
+                raise ValueError(NEIGHBOURS)
+        if not same_targets(function, label, rows) or differ(logits.of(second), logits.rows(rows)):
             raise ValueError(
                 f"expected the same data at every pass, but samples {function.first}.."
                 f"{function.first + function.samples - 1} differ at the second; turn off shuffling "
                 "and random augmentation"
             )
-        start = stop
-    if start != len(labels):
+        stop, count = rows.stop, function.first + function.samples
+    if stop != len(logits):
         raise ValueError(
-            f"expected the same data at every pass, got {len(labels)} samples at the first and "
-            f"{start} at the second"
+            f"expected the same data at every pass, got {len(logits)} rows at the first and "
+            f"{stop} at the second"
         )
+
+
+class Sketch:
+    """Rows of logits, or where they are too many to keep a few sums of each, to compare with.
+
+    >>> sketch = Sketch(keep=False)
+    >>> z = torch.ones(2, 8).double()
+    >>> sketch.add(z)
+    >>> bool((sketch.of(z) == sketch.rows(slice(0, 2))).all()), sketch.largest
+    (True, 1.0)
+    """
+
+    SUMS = 4
+
+    def __init__(self, *, keep: bool) -> None:
+        self.keep, self.largest = keep, 0.0
+        self.parts: list[Tensor] = []
+        self._all: Tensor | None = None
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def add(self, rows: Float[Tensor, "R C"]) -> None:
+        """The next rows."""
+        if rows.numel():
+            self.largest = max(self.largest, float(rows.abs().max()))
+        self.parts.append(self.of(rows))
+
+    def of(self, rows: Float[Tensor, "R C"]) -> Tensor:
+        """What is kept of some rows."""
+        if self.keep:
+            return rows.double()
+        width = rows.shape[1]
+        signs = torch.randn(width, self.SUMS, generator=torch.Generator().manual_seed(0))
+        signs = (signs / width**0.5).to(rows.device, rows.dtype)
+        return torch.cat([(rows @ signs).double(), rows.amax(1, keepdim=True).double()], dim=1)
+
+    def all(self) -> Tensor:
+        """What is kept of all rows."""
+        if self._all is None:
+            self._all = torch.cat(self.parts)
+            self.parts = [self._all]
+        return self._all
+
+    def rows(self, rows: slice) -> Tensor:
+        """What is kept of some."""
+        return self.all()[rows]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,8 @@ CUT = "a table cached in eval mode, weights merged into others (LoRA), no_grad o
 REFRESH = "call model.train() before making the problem, or clear the cache"
 
 
-def require_dependence(
-    functions: Iterable[LogitFunction],
-    precision: torch.dtype,
-    agreed: Callable[[set[str]], set[str]] = set,
-) -> None:
+def require_dependence(functions: Iterable[LogitFunction], precision: torch.dtype) -> None:
     """Look at the graph of each batch's logits, until every tensor of θ was reached.
-
-    ``agreed`` says which of the tensors missing here are missing everywhere.
 
     Raises
     ------
@@ -51,7 +45,6 @@ def require_dependence(
         if not missing:
             break
         missing &= unreached(function)
-    missing = agreed(missing)
     if first is None:
         return
     kept = loose_tensors(first.model)

@@ -19,42 +19,57 @@ INTEGERS = (
     torch.uint64,
 )
 NOT_SUPPORTED = (
-    "the loss here is the cross-entropy of one class a sample, and no conversion of soft labels "
-    "gives the same one; give the class indices the net was trained on"
+    "several classes that do not exclude one another are the loss of loss=torch.nn."
+    "BCEWithLogitsLoss() with y.float(); else give the class indices the net was trained on"
 )
 
 
-def class_indices(labels: Tensor, num_classes: int, first: int) -> Int[Tensor, " n"]:
-    """Labels as int64 of shape (n,), each in 0..C−1; ``first`` is the number of their first sample.
+def class_indices(
+    labels: Tensor, shape: tuple[int, ...], first: int, ignore_index: int = -100
+) -> Int[Tensor, " n"]:
+    """The class of each row as int64, in 0..C−1 or ``ignore_index``; row by row, flat.
 
-    One column (n, 1) of integers, and two classes as booleans, can mean one thing only.
+    ``shape`` is that of the logits, (b, …, C), and ``first`` the number of their first sample. One
+    column (b, 1) of integers, and two classes as booleans, can mean one thing only.
 
     Raises
     ------
     ValueError
         For anything else.
 
-    >>> class_indices(torch.tensor([[1], [0]], dtype=torch.int32), 2, 0)
+    >>> class_indices(torch.tensor([[1], [0]], dtype=torch.int32), (2, 2), 0)
     tensor([1, 0])
+    >>> class_indices(torch.tensor([[1, -100], [0, 1]]), (2, 2, 5), 0)
+    tensor([   1, -100,    0,    1])
     """
-    if labels.dtype == torch.bool and labels.ndim == 1 and num_classes == 2:
+    rows, num_classes = tuple(shape[:-1]), shape[-1]
+    if labels.dtype == torch.bool and labels.shape == rows and num_classes == 2:
         labels = labels.long()
-    if labels.dtype in INTEGERS and labels.ndim == 2 and labels.shape[1] == 1:
+    column = len(rows) == 1 and labels.shape == (*rows, 1)
+    if labels.dtype in INTEGERS and column:
         labels = labels.squeeze(1)
-    if labels.ndim != 1 and not (labels.ndim == 2 and labels.shape[1] == 1):
+    if labels.shape != rows and not column:
         raise ValueError(
-            f"expected one label a sample, shape (n,), got {tuple(labels.shape)}"
-            + _of_rows(labels, num_classes)
+            (
+                f"expected one label a sample, shape (n,), got {tuple(labels.shape)}"
+                if len(rows) == 1
+                else f"expected one label for each row of the logits {tuple(shape)}, shape "
+                f"{rows}, got {tuple(labels.shape)}"
+            )
+            + _of_rows(labels, shape)
         )
     if labels.dtype not in INTEGERS:
         raise ValueError(f"expected integer labels, got {labels.dtype}" + _of_type(labels))
-    labels = labels.long()
-    wrong = (labels < 0) | (labels >= num_classes)
+    labels = labels.reshape(-1).long()
+    wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
     if bool(wrong.any()):
         index = int(wrong.nonzero()[0])
+        each = len(labels) // max(rows[0], 1)
+        place = f", position {index % each}" if each > 1 else ""
         raise ValueError(
             f"expected labels in 0..{num_classes - 1}, got {int(labels[index])} at sample "
-            f"{first + index}" + _of_range(labels, int(labels[index]), num_classes)
+            f"{first + index // each}{place}"
+            + _of_range(labels, int(labels[index]), num_classes, ignore_index)
         )
     return labels
 
@@ -81,17 +96,19 @@ def as_labels(labels: Any) -> Tensor:
     return found
 
 
-def _of_rows(labels: Tensor, num_classes: int) -> str:
-    if labels.ndim != 2 or labels.shape[1] != num_classes or labels.is_complex():
+def _of_rows(labels: Tensor, shape: tuple[int, ...]) -> str:
+    if labels.shape != shape or labels.is_complex():
+        if len(shape) > 2 and labels.ndim == len(shape) - 1:
+            return "; where classes are another dimension of the logits, say so with class_dim="
         return "; give class indices in 0..C−1, one for each sample"
-    values = labels.double()
+    values = labels.double().flatten(0, -2)
     hot = bool(((values == 0) | (values == 1)).all())
     if hot and bool((values.sum(dim=1) == 1).all()):
         return (
             ": one-hot rows; their indices are y.argmax(1), which is right only if every row of "
             "all the data is one-hot, (y.sum(1) == 1).all() with entries 0 and 1"
         )
-    return (": several classes or none; " if hot else ": soft labels; ") + NOT_SUPPORTED
+    return (": several classes or none; " if hot else ": numbers; ") + NOT_SUPPORTED
 
 
 def _of_type(labels: Tensor) -> str:
@@ -102,12 +119,19 @@ def _of_type(labels: Tensor) -> str:
             "; these are whole numbers: if (y == y.round()).all() for all the data, y.long() "
             "keeps them"
         )
-    return ": not whole numbers; " + NOT_SUPPORTED
+    return (
+        ": not whole numbers; give class indices, soft labels as probabilities of the logits' "
+        "shape, or another loss= (torch.nn.MSELoss() for regression)"
+    )
 
 
-def _of_range(labels: Tensor, wrong: int, num_classes: int) -> str:
+def _of_range(labels: Tensor, wrong: int, num_classes: int, ignore_index: int) -> str:
     if wrong == num_classes and int(labels.min()) > 0:
         return "; if classes are counted from 1, subtract 1 (as was done when the net was trained)"
-    if wrong == -100:
-        return "; leave out the samples that were ignored in training (ignore_index)"
+    if wrong < 0:
+        return (
+            f"; if rows with this label were ignored in training, pass loss=torch.nn."
+            f"CrossEntropyLoss(ignore_index={wrong}); the model has {num_classes} classes, and "
+            f"{ignore_index} is what is ignored"
+        )
     return f"; the model has {num_classes} classes, one for each column of its logits"

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,11 +22,12 @@ from deepspec.classifier.loose_state import as_it_was
 from deepspec.classifier.output import Where, logits_of
 from deepspec.classifier.parameters import ParameterSpace
 from deepspec.classifier.recomputation import without_recomputation
+from deepspec.classifier.row_layout import RowLayout, counted
 from deepspec.classifier.trees import cut, described, join, own, pick
 
 
 class LogitFunction:
-    """θ ↦ the logits of one batch, everything else about the model fixed.
+    """θ ↦ the logits of one batch's rows (R, C), everything else about the model fixed.
 
     Fused attention kernels have neither forward mode nor second derivatives, so the model runs
     on PyTorch's plain ones here: the same function, differentiable as often as needed. What was
@@ -44,6 +45,9 @@ class LogitFunction:
         How many they are.
     logits
         Where they are in the output, see :func:`.output.logits_of`.
+    layout, mask
+        How the output becomes rows, and which of them count, (b, …); None where each sample is
+        one row that counts.
     first, number
         The number of the first sample, and of the batch; for errors.
     training
@@ -60,6 +64,8 @@ class LogitFunction:
         samples: int,
         *,
         logits: Where = None,
+        layout: RowLayout | None = None,
+        mask: Bool[Tensor, "b ..."] | None = None,
         first: int = 0,
         number: int = 0,
         training: bool = False,
@@ -72,6 +78,8 @@ class LogitFunction:
         self.inputs = inputs
         self.samples = samples
         self.logits = logits
+        self.layout, self.mask = RowLayout() if layout is None else layout, mask
+        self._index = counted(mask)
         self.first, self.number = first, number
         self.training = training
 
@@ -97,7 +105,17 @@ class LogitFunction:
                 f"expected {type(self.model).__name__} to run on {self.place}, but it raised "
                 f"{raised(error)}"
             ) from error
-        return logits_of(output, self.logits)
+        return self.layout.rows(logits_of(output, self.logits), self._index)
+
+    @property
+    def rows(self) -> int:
+        """How many rows count."""
+        return self.samples if self.mask is None else int(self.mask.sum())
+
+    @property
+    def has_one_row_a_sample(self) -> bool:
+        """Whether row i is sample i, of which every logit depends on that sample alone."""
+        return self.mask is None
 
     @property
     def place(self) -> str:
@@ -107,24 +125,43 @@ class LogitFunction:
             f"{self.first + self.samples - 1})"
         )
 
-    def of(self, inputs: Any, samples: int) -> LogitFunction:
+    def of(
+        self, inputs: Any, samples: int, mask: Bool[Tensor, "b ..."] | None = None
+    ) -> LogitFunction:
         """The same function of other samples."""
         other = copy.copy(self)
         other.inputs, other.samples = inputs, samples
+        other.mask, other._index = mask, counted(mask)
         return other
 
     def head(self, samples: int) -> LogitFunction:
         """The same function of the first few samples only."""
-        return self.of(cut(self.inputs, self.samples, 0, samples), min(samples, self.samples))
+        mask = None if self.mask is None else self.mask[:samples]
+        return self.of(cut(self.inputs, self.samples, 0, samples), min(samples, self.samples), mask)
 
     def joined(self, other: LogitFunction) -> LogitFunction:
         """The same function of both batches' samples."""
         inputs = join(self.inputs, self.samples, other.inputs)
-        return self.of(inputs, self.samples + other.samples)
+        masks = [m for m in (self.mask, other.mask) if m is not None]
+        return self.of(
+            inputs, self.samples + other.samples, torch.cat(masks) if len(masks) == 2 else None
+        )
 
-    def pick(self, rows: Int[Tensor, " k"]) -> LogitFunction:
+    def pick(self, samples: Int[Tensor, " k"]) -> LogitFunction:
         """The same function of some samples only, by index."""
-        return self.of(pick(self.inputs, self.samples, rows), len(rows))
+        mask = None if self.mask is None else self.mask[samples]
+        return self.of(pick(self.inputs, self.samples, samples), len(samples), mask)
+
+    def pick_rows(self, rows: Int[Tensor, " k"]) -> LogitFunction:
+        """The same function of some rows only, by ascending index: the model runs their samples."""
+        if self.mask is None:
+            return self.pick(rows)
+        flat = self.mask.flatten().nonzero()[rows, 0]
+        each = self.mask[0].numel()
+        samples = (flat // each).unique()
+        chosen = torch.zeros_like(self.mask)
+        chosen.view(-1)[flat] = True
+        return self.of(pick(self.inputs, self.samples, samples), len(samples), chosen[samples])
 
     def leaves(self) -> dict[str, Tensor]:
         """The parameters as fresh leaves of a graph; no memory is copied."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,6 +34,11 @@ class ParameterSpace:
     def size(self) -> int:
         """p, the number of parameters."""
         return sum(self.counts)
+
+    def restricted(self, names: Sequence[str]) -> ParameterSpace:
+        """Some of the tensors, in the order they have here."""
+        kept = [pair for pair in zip(self.names, self.shapes, strict=True) if pair[0] in names]
+        return ParameterSpace(tuple(n for n, _ in kept), tuple(shape for _, shape in kept))
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Float[Tensor, " p"]:
         """One vector of all tensors, a copy."""
@@ -113,3 +121,69 @@ def parameter_space(
         )
     names, shapes = zip(*chosen, strict=True)
     return ParameterSpace(names, shapes)
+
+
+Patterns = str | re.Pattern[str] | Sequence[str | re.Pattern[str]]
+
+
+def matches(name: str, pattern: str | re.Pattern[str]) -> bool:
+    """Whether a parameter's name fits a glob, or contains a match of a regular expression.
+
+    A text that starts with ``re:`` is a regular expression, for the shell.
+
+    >>> matches("h.0.attn.weight", "h.*.attn.*"), matches("h.10.mlp.bias", "re:^h[.]1?[02][.]")
+    (True, True)
+    """
+    if isinstance(pattern, str):
+        if not pattern.startswith("re:"):
+            return fnmatchcase(name, pattern)
+        pattern = re.compile(pattern.removeprefix("re:"))
+    return pattern.search(name) is not None
+
+
+def as_patterns(parameters: Patterns) -> tuple[str | re.Pattern[str], ...]:
+    """One pattern or several, as a tuple.
+
+    Raises
+    ------
+    TypeError
+        If one is neither a text nor a compiled regular expression; ValueError if there is none, or
+        a text is no regular expression.
+    """
+    found: tuple[Any, ...]
+    if not isinstance(parameters, str | re.Pattern | Sequence):
+        parameters = (parameters,)
+    found = (parameters,) if isinstance(parameters, str | re.Pattern) else tuple(parameters)
+    for pattern in found:
+        if not isinstance(pattern, str | re.Pattern):
+            raise TypeError(
+                f"expected parameters by globs or regular expressions, got {pattern!r:.60}; such "
+                "as parameters='transformer.h.*.attn.*'"
+            )
+        if isinstance(pattern, str) and pattern.startswith("re:"):
+            try:
+                re.compile(pattern.removeprefix("re:"))
+            except re.error as error:
+                raise ValueError(
+                    f"expected a regular expression after re:, got {pattern!r} ({error})"
+                ) from error
+    if not found:
+        raise ValueError("expected at least one pattern of parameter names, got none")
+    return found
+
+
+def selection_of(parameters: Patterns, names: Sequence[str]) -> Callable[[str, nn.Parameter], bool]:
+    """``select`` for all names that fit any of the patterns; each must fit one at least.
+
+    Raises
+    ------
+    ValueError
+        If a pattern fits no name; says which there are.
+    """
+    patterns = as_patterns(parameters)
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in names):
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            text = pattern if isinstance(pattern, str) else pattern.pattern
+            raise ValueError(f"expected parameters that fit {text!r}, got none; there are {shown}")
+    return lambda name, _: any(matches(name, pattern) for pattern in patterns)

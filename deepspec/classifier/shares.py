@@ -17,33 +17,32 @@ class Shares:
 
     Attributes
     ----------
-    sizes
+    samples_of
         The number of samples of each batch, in order.
+    sizes
+        The number of rows that count of each, which may be none.
     bounds
         The first batch of each rank, and the number of batches at the end.
     rank
         Whose share :attr:`mine` is.
 
-    >>> shares = Shares.equal([4, 4, 1], ranks=2, rank=1)
+    >>> shares = Shares.equal([4, 4, 1], [4, 4, 1], ranks=2, rank=1)
     >>> list(shares.mine), shares.rows, shares.most
     ([2], (slice(0, 8, None), slice(8, 9, None)), 2)
     """
 
+    samples_of: tuple[int, ...]
     sizes: tuple[int, ...]
     bounds: tuple[int, ...]
     rank: int
 
     @classmethod
-    def equal(cls, sizes: Sequence[int], ranks: int, rank: int) -> Shares:
+    def equal(
+        cls, samples_of: Sequence[int], sizes: Sequence[int], ranks: int, rank: int
+    ) -> Shares:
         """As many batches for each, to within one."""
         bounds = tuple(-(-len(sizes) * place // ranks) for place in range(ranks + 1))
-        return cls(tuple(sizes), bounds, rank)
-
-    @classmethod
-    def given(cls, sizes: Sequence[Sequence[int]], rank: int) -> Shares:
-        """What each rank brings, the first rank's first."""
-        bounds = tuple(accumulate((len(own) for own in sizes), initial=0))
-        return cls(tuple(size for own in sizes for size in own), bounds, rank)
+        return cls(tuple(samples_of), tuple(sizes), bounds, rank)
 
     @property
     def mine(self) -> range:
@@ -57,14 +56,29 @@ class Shares:
 
     @cached_property
     def rows(self) -> tuple[slice, ...]:
-        """Each rank's samples."""
+        """Each rank's rows."""
         starts = list(accumulate(self.sizes, initial=0))
         return tuple(slice(starts[a], starts[b]) for a, b in pairwise(self.bounds))
 
     @property
-    def samples(self) -> int:
-        """n."""
+    def count(self) -> int:
+        """How many rows count."""
         return sum(self.sizes)
+
+    @property
+    def first_sample(self) -> int:
+        """The number of this rank's first sample."""
+        return sum(self.samples_of[: self.mine.start])
+
+    @property
+    def first_full(self) -> int:
+        """How many batches before this rank's have rows that count."""
+        return sum(size > 0 for size in self.sizes[: self.mine.start])
+
+    @property
+    def full(self) -> int:
+        """How many batches have rows that count."""
+        return sum(size > 0 for size in self.sizes)
 
     @property
     def idle(self) -> int:

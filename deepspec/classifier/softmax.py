@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -49,13 +50,19 @@ def mean_minus_each_transposed(
 
 
 def softmax_residual(
-    probabilities: Float[Tensor, "b C"], hot: Float[Tensor, "b C"]
+    probabilities: Float[Tensor, "b C"], targets: Float[Tensor, "b C"]
 ) -> Float[Tensor, "b C"]:
-    """p_i − e_{y_i}, that of the true class being minus the sum of the others.
+    """p_i − t_i; of the most probable target m as p_m (1 − t_m) − t_m Σ_{c≠m} p_c.
+
+    For one class, t_m = 1, that is minus the sum of the others, as accurate as they are.
 
     >>> import torch
     >>> softmax_residual(torch.tensor([[1.0, 1e-30]]), torch.tensor([[1.0, 0.0]]))
     tensor([[-1.0000e-30,  1.0000e-30]])
     """
-    others = probabilities * (1 - hot)
-    return others - hot * others.sum(dim=1, keepdim=True)
+    classes = torch.arange(targets.shape[1], device=targets.device)
+    top = (classes == targets.argmax(dim=1, keepdim=True)).to(targets.dtype)
+    rest = 1 - top
+    others = probabilities * rest
+    of_top = probabilities * (1 - targets) - targets * others.sum(dim=1, keepdim=True)
+    return others - targets * rest + top * of_top

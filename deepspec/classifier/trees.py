@@ -56,6 +56,12 @@ def join(left: Any, samples: int, right: Any) -> Any:
     return mapped(both, left)
 
 
+def joinable(left: Any, right: Any) -> bool:
+    """Whether two batches' inputs differ in nothing but their samples' number."""
+    pairs = zip(tensors(left), tensors(right), strict=False)
+    return all(a.shape[1:] == b.shape[1:] for a, b in pairs if a.ndim and b.ndim)
+
+
 def own(inputs: Any) -> Any:
     """Copies, which a model may write to."""
     return mapped(Tensor.clone, inputs)

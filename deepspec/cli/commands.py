@@ -23,11 +23,13 @@ from deepspec.attribution import CLAIMS, Attribution, attribute
 from deepspec.attribution.result import extra_entries
 from deepspec.attribution.summary import removed
 from deepspec.class_structure.cells import Convention
+from deepspec.class_structure.groups import frequent_classes
+from deepspec.cli.block_table import Parameters, blocks
 from deepspec.cli.errors import OneLineErrors
-from deepspec.cli.explorer_page import explore
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
 from deepspec.engine.distributed import speaks
 from deepspec.engine.launching import launched
+from deepspec.problem import LOGIT_MEMORY
 from deepspec.report.html import fill, write_report
 from deepspec.storage.results import new_folder
 
@@ -36,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which part of a trained classifier's spectrum has which cause.",
 )
-app.command()(explore)
+app.command()(blocks)
 
 
 class Precision(StrEnum):
@@ -133,6 +135,18 @@ def attribute_command(
         float,
         typer.Option(help="Kept between products: a share of free memory, or bytes if above 1."),
     ] = 0.25,
+    parameters: Parameters = None,
+    logit_memory: Annotated[
+        int, typer.Option(help="Bytes that arrays of rows × classes may take.", min=0)
+    ] = LOGIT_MEMORY,
+    class_dim: Annotated[
+        int | None,
+        typer.Option(help="Dimension of the logits with the classes, if not the last."),
+    ] = None,
+    frequent: Annotated[
+        int | None,
+        typer.Option(help="The so many most frequent classes, the rest as one group.", min=1),
+    ] = None,
     dtype: Annotated[Precision | None, typer.Option(help="Default: as the model.")] = None,
     device: Annotated[
         str | None, typer.Option(help='"cpu" or "cuda"; default: as the model.')
@@ -161,6 +175,9 @@ def attribute_command(
         "memory_budget": int(memory_budget) if memory_budget > 1 else memory_budget,
         "dtype": None if dtype is None else getattr(torch, dtype.value),
         "device": device,
+        "parameters": parameters or None,
+        "logit_memory": logit_memory,
+        "class_dim": class_dim,
     }
     configuration = {
         "command": "attribute",
@@ -176,6 +193,10 @@ def attribute_command(
         "memory_budget": memory_budget,
         "dtype": None if dtype is None else dtype.value,
         "device": device,
+        "parameters": parameters or None,
+        "logit_memory": logit_memory,
+        "class_dim": class_dim,
+        "frequent": frequent,
         "draws": draws,
         "seed": seed,
     }
@@ -195,7 +216,7 @@ def attribute_command(
             {**options, "group": group},
         ),
         configuration,
-        lambda net, place: _attribute(net, convention, seed, draws, place),
+        lambda net, place: _attribute(net, convention, seed, draws, place, frequent),
     )
 
 
@@ -219,9 +240,17 @@ def report(
 
 
 def _attribute(
-    net: Net, convention: Papers, seed: int, draws: int | None, checkpoint: Path
+    net: Net,
+    convention: Papers,
+    seed: int,
+    draws: int | None,
+    checkpoint: Path,
+    frequent: int | None = None,
 ) -> Attribution:
     chosen: Convention = convention.value
+    problem, groups = net.problem, None
+    if frequent is not None:
+        groups = frequent_classes(problem.labels, problem.num_classes, frequent)
     return attribute(
         net.problem,
         test=net.test,
@@ -229,6 +258,7 @@ def _attribute(
         convention=chosen,
         seed=seed,
         draws=draws,
+        groups=groups,
         checkpoint=checkpoint,
     )
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from deepspec.class_structure import ClassStructure
-from deepspec.dynamics.collapse import neural_collapse
 from deepspec.krylov import NotConverged, top_eigenpairs, trace
+from deepspec.layerwise.collapse import neural_collapse
 from deepspec.operators import GaussNewton, Hessian, SymmetricOperator
 from deepspec.problem import Problem
 

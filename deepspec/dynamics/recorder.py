@@ -117,6 +117,11 @@ class Recorder:
         self._begun = clock()
         self._spent = self._last = 0.0
 
+    def __repr__(self) -> str:
+        names = (name if isinstance(name, str) else name.__name__ for name in self._what)
+        rows = f"{len(self.rows)} rows so far"
+        return f"Recorder({', '.join(names)}; every {self._every} steps, {rows})"
+
     def record(self, step: int) -> dict[str, Any] | None:
         """Measure, if it is time and the budget allows it; the row, or None.
 

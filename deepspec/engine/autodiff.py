@@ -11,7 +11,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +33,9 @@ LogitGradient = Callable[[Float[Tensor, "b C"]], Float[Tensor, "b C"]]
 
 class JacobianProducts(ABC):
     """J v and Jᵀ r for one batch, J = ∂(logits)/∂θ."""
+
+    #: Whether :meth:`vjp_together` gains anything.
+    pulls_together: ClassVar[bool] = False
 
     @abstractmethod
     def jvp(self, vector: Float[Tensor, " p"]) -> Float[Tensor, "b C"]:
@@ -56,6 +59,10 @@ class JacobianProducts(ABC):
         """Add Jᵀ R to the rows of ``into``; a column at a time where nothing is gained."""
         for column, row in zip(coefficients.unbind(2), into, strict=True):
             self.vjp(column, row)
+
+    @abstractmethod
+    def outputs(self) -> Float[Tensor, "b C"]:
+        """The logits themselves."""
 
     @abstractmethod
     def column_bytes(self) -> int:
@@ -87,6 +94,9 @@ class LinearisedJacobian(HeldJacobian):
 
     def vjp(self, coefficients: Float[Tensor, "b C"], into: Float[Tensor, " p"]) -> None:
         _vjp(self.space, self._logits, self._leaves, coefficients, into)
+
+    def outputs(self) -> Float[Tensor, "b C"]:
+        return self._logits.detach()
 
     def bytes(self) -> int:
         """The memory it holds, beside the parameters."""
@@ -142,6 +152,9 @@ class TransientJacobian(JacobianProducts):
 
     def column_bytes(self) -> int:
         return storage_bytes(graph_tensors(self._graph()), without=self._leaves)
+
+    def outputs(self) -> Float[Tensor, "b C"]:
+        return self._graph().detach()
 
     def _graph(self) -> Float[Tensor, "b C"]:
         if self._logits is None:

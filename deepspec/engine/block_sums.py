@@ -89,7 +89,7 @@ class BlockSums:
             RANKS: self._group.size,
             BACKEND: self._group.backend,
             IN_ORDER: self.columns,
-            SENT["J v"]: others * self._shares.samples * num_classes * 8,
+            SENT["J v"]: others * self._shares.count * num_classes * 8,
             SENT["in order"]: 2 * others * self._size * self._number,
             SENT["in float64"]: 2 * others * self._size * 8,
         }

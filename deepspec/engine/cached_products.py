@@ -17,13 +17,13 @@ from deepspec.engine.cache import CachedProduct, CacheStrategy
 from deepspec.engine.derivative_checks import probe
 from deepspec.engine.layerwise_jacobian import LayeredJacobian
 
-LogitGradients = Callable[[slice], LogitGradient]
+LogitGradients = Callable[[slice, LogitFunction], LogitGradient]
 
 #: What holds a batch, by the way it is kept.
 HELD_AS = {"layers": LayeredJacobian.__name__, "linearised": LinearisedJacobian.__name__}
 
-# Tracing and folding take about fifteen products and a second or two, and save a third of each.
-TRACING = {"products": 15.0, "seconds": 1.5, "saves": 1 / 3}
+# Tracing and folding take about fifteen products and a second or two, and save a quarter of each.
+TRACING = {"products": 15.0, "seconds": 1.5, "saves": 1 / 4}
 
 
 def jacobian_purpose(
@@ -67,13 +67,13 @@ def hessian_purpose(
     def linearised(rows: slice, function: LogitFunction) -> HeldHessian | None:
         if not tuner.forward_mode(function):
             return None
-        held = HeldHessian(function, gradients(rows))
-        return held if tuner.agrees(held, function, gradients(rows), kind) else None
+        held = HeldHessian(function, gradients(rows, function))
+        return held if tuner.agrees(held, function, gradients(rows, function), kind) else None
 
     def transient(rows: slice, function: LogitFunction) -> None:
         vector = probe(function, 0)
-        nesting = tuner.nesting(function, gradients(rows))
-        nesting(function, gradients(rows)).product(vector, vector.clone())
+        nesting = tuner.nesting(function, gradients(rows, function))
+        nesting(function, gradients(rows, function)).product(vector, vector.clone())
 
     def use(held: HeldHessian, function: LogitFunction) -> None:
         vector = probe(function, 0)

@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial, wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -29,9 +29,28 @@ from deepspec.engine.derivative_checks import ROUTES
 from deepspec.engine.distributed import ALONE, Group
 from deepspec.engine.plan import accepted, identity
 
+# A batch's logits beyond WHOLE_BYTES in float64 are worked on in pieces that stay near the caches.
+WHOLE_BYTES, PIECE_BYTES = 2**24, 2**23
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-RowKernel = Callable[[Float[Tensor, "b C k"], slice], Float[Tensor, "b C k"]]
+Outputs = Callable[[], Float[Tensor, "b C"]]
+RowKernel = Callable[[Float[Tensor, "b C k"], slice, Outputs], Float[Tensor, "b C k"]]
+
+
+class Streamed(Protocol):
+    """A kernel that couples rows by few sums; see :class:`deepspec.operators.pullback`."""
+
+    @property
+    def wants_columns(self) -> bool: ...
+
+    def gather(self, columns: Tensor, rows: slice, outputs: Outputs) -> Tensor: ...
+
+    def spread(
+        self, gathered: Tensor, columns: Tensor | None, rows: slice, outputs: Outputs
+    ) -> Tensor: ...
+
+
+RowVector = Callable[[slice, Outputs], Float[Tensor, "b C"]]
 Kernel = Callable[[Float[Tensor, "n C k"]], Float[Tensor, "n C k"]]
 
 
@@ -92,18 +111,21 @@ class Engine:
         Bytes, or a share of the free memory, that batches may hold between products.
     halve
         Halves the batches; returns false if they hold a single sample already.
+    logit_memory
+        Bytes that arrays of rows × logits in float64 may take at a time; None where they are
+        small, and all of a batch is worked on at once.
     epsilon
         The relative rounding of what the model computes.
     example
         Gives the first batch of all; by default the first of ``functions``.
     group, shares
-        The ranks that the data are spread over, and who has which batches. ``functions`` gives
-        those of this rank; all products are of all the data, the same on every rank.
+        The ranks that products are shared by, and who has which batches. ``functions`` gives
+        those of this rank; products are of all the data, the same on every rank.
     """
 
     def __init__(
         self,
-        functions: Callable[[], Iterator[tuple[slice, LogitFunction]]],
+        functions: Callable[..., Iterator[tuple[slice, LogitFunction]]],
         space: ParameterSpace,
         num_classes: int,
         dtype: torch.dtype,
@@ -111,6 +133,7 @@ class Engine:
         memory_budget: int | float,
         halve: Callable[[], bool],
         epsilon: float,
+        logit_memory: int | None = None,
         example: Callable[[], LogitFunction] | None = None,
         group: Group = ALONE,
         shares: Shares | None = None,
@@ -119,14 +142,13 @@ class Engine:
         self._example = example or (lambda: next(functions())[1])
         self.group, self.shares = group, shares
         self.space, self.dtype, self.device = space, dtype, device
-        self._halve = halve
+        self._halve, self._num_classes, self._logit_memory = halve, num_classes, logit_memory
         self._identity = identity(self._example().model, space, num_classes, dtype)
         self.autotuner = Autotuner(epsilon**0.5)
         self.autotuner.plan.update(self._identity)
-        first = 0 if shares is None else shares.mine.start
+        first = 0 if shares is None else shares.first_full
         plan = self.autotuner.plan
         self.cache = BatchCache(functions, plan, memory_budget, device, group, first)
-        self._num_classes = num_classes
         self.sums = BlockSums(group, shares, space.size, dtype)
         #: Columns multiplied so far, by kind of product.
         self.spent: Counter[str] = Counter()
@@ -156,12 +178,96 @@ class Engine:
         """JᵀKJ V for a kernel that acts on each sample's logits alone: one pass over the data."""
         self._begin("pullback", columns)
 
-        def add(rows: slice, batch: JacobianProducts, into: Float[Tensor, "k p"]) -> None:
-            self._vjp(batch, kernel(self._jvp(batch, columns), rows), into)
+        def add(rows: slice, batch: JacobianProducts, result: Float[Tensor, "k p"]) -> None:
+            if self._logit_memory is None and self._bytes(rows) <= WHOLE_BYTES:
+                pushed = kernel(self._jvp(batch, columns), rows, batch.outputs)
+                self._vjp(batch, pushed, result)
+                return
+            for column, into in zip(columns.T, result, strict=True):
+                batch.vjp(self._in_pieces(batch, kernel, column.contiguous(), rows), into)
 
-        return self._summed(
-            columns.shape[1], (partial(add, rows, batch) for rows, batch in self._batches())
-        )
+        jobs = (partial(add, rows, batch) for rows, batch in self._batches())
+        return self._summed(columns.shape[1], jobs)
+
+    def _in_pieces(
+        self, batch: JacobianProducts, kernel: RowKernel, column: Float[Tensor, " p"], rows: slice
+    ) -> Float[Tensor, "b C"]:
+        """K J v of a batch in place of J v, float64 for a few rows at a time only."""
+        pushed = batch.jvp(column)
+        shared = pushed.untyped_storage().data_ptr() == column.untyped_storage().data_ptr()
+        if shared or not pushed.is_contiguous():  # an output that is a parameter as it is
+            pushed = pushed.clone(memory_format=torch.contiguous_format)
+        for part, place in self._places(rows):
+            image = kernel(pushed[part, :, None].double(), place, partial(_outputs, batch, part))
+            pushed[part] = image[:, :, 0].to(pushed.dtype)
+        return pushed
+
+    def _pieces(self, rows: int) -> Iterator[slice]:
+        """Rows, as many at a time as the memory for logits allows."""
+        memory = PIECE_BYTES if self._logit_memory is None else self._logit_memory
+        # In float64: the columns, their image, probabilities and what lies between.
+        few = max(1, min(memory, PIECE_BYTES) // (32 * self._num_classes))
+        for start in range(0, rows, max(few, 1)):
+            yield slice(start, min(start + few, rows))
+
+    @_with_smaller_batches
+    def streamed_pullback_product(
+        self, kernel: Streamed, columns: Float[Tensor, "p k"]
+    ) -> Float[Tensor, "p k"]:
+        """JᵀKJ V in two passes: sums over all rows first, then what they make of each row.
+
+        Nothing of the size of rows × logits is held but that of one batch.
+        """
+        self._begin("pullback", columns)
+        images = [self._streamed(kernel, column) for column in columns.T.contiguous()]
+        return torch.cat(images, dim=1)
+
+    def _streamed(self, kernel: Streamed, column: Float[Tensor, " p"]) -> Float[Tensor, "p 1"]:
+        found: list[Tensor] = []
+        for rows, batch in self._batches():
+            pushed = batch.jvp(column)
+            for part, place in self._places(rows):
+                few = pushed[part, :, None].double()
+                found.append(kernel.gather(few, place, partial(_outputs, batch, part)))
+        # Every rank adds all of them, in the order of the rows.
+        every = self.group.joined(torch.stack(found) if found else None)
+        sums = every[0].clone()
+        for one in every[1:]:
+            sums = sums + one
+
+        def add(rows: slice, batch: JacobianProducts, into: Float[Tensor, "1 p"]) -> None:
+            again = batch.jvp(column) if kernel.wants_columns else None
+            image = torch.empty_like(batch.outputs())
+            for part, place in self._places(rows):
+                given = None if again is None else again[part, :, None].double()
+                spread = kernel.spread(sums, given, place, partial(_outputs, batch, part))
+                image[part] = spread[:, :, 0].to(image.dtype)
+            batch.vjp(image, into[0])
+
+        return self._summed(1, (partial(add, rows, batch) for rows, batch in self._batches()))
+
+    def _bytes(self, rows: slice) -> int:
+        """Of a batch's logits in float64."""
+        return 8 * (rows.stop - rows.start) * self._num_classes
+
+    def _places(self, rows: slice) -> Iterator[tuple[slice, slice]]:
+        """A batch's rows in pieces: their numbers in the batch, and among all."""
+        for part in self._pieces(rows.stop - rows.start):
+            yield part, slice(rows.start + part.start, rows.start + part.stop)
+
+    @_with_smaller_batches
+    def pull(self, coefficients: RowVector) -> Float[Tensor, " p"]:
+        """Jᵀ r for an r that is made batch by batch, from the logits if need be."""
+        self._begin("vjp", self._zeros(1).T)
+
+        def add(rows: slice, batch: JacobianProducts, into: Float[Tensor, "1 p"]) -> None:
+            parts = []
+            for part, place in self._places(rows):
+                found = coefficients(place, partial(_outputs, batch, part))
+                parts.append(found.to(self.dtype))
+            self._vjp(batch, torch.cat(parts)[:, :, None], into)
+
+        return self._summed(1, (partial(add, rows, batch) for rows, batch in self._batches()))[:, 0]
 
     @_with_smaller_batches
     def pullback_product(
@@ -203,7 +309,7 @@ class Engine:
     def hvp(
         self, kind: str, gradients: LogitGradients, columns: Float[Tensor, "p k"]
     ) -> Float[Tensor, "p k"]:
-        """Σ_b ∇²φ_b V, ``gradients(rows)`` being ∂φ_b/∂(logits) as a function of the logits.
+        """Σ_b ∇²φ_b V, ``gradients(rows, function)`` giving ∂φ_b/∂(logits) by the logits.
 
         ``kind`` names φ, so that what :meth:`reserve_hessian` keeps for it is found again.
         """
@@ -222,8 +328,9 @@ class Engine:
                 if kept is not None:
                     yield partial(add, kept.product)
                 else:
-                    nesting = self.autotuner.nesting(function, gradients(rows))
-                    yield partial(add, nesting(function, gradients(rows)).product)
+                    gradient = gradients(rows, function)
+                    nesting = self.autotuner.nesting(function, gradient)
+                    yield partial(add, nesting(function, gradient).product)
 
         return self._summed(columns.shape[1], jobs())
 
@@ -246,7 +353,7 @@ class Engine:
         In no order of samples: each rank's first, then each rank's second. With ``samples``,
         batches are cut into parts of at most so many.
         """
-        parts = self._parts(samples)
+        parts = self._functions() if samples is None else self._functions(samples)
         while True:
             part = next(parts, None)
             mine = None if part is None else (part[0], work(*part))
@@ -340,7 +447,7 @@ class Engine:
     def _decide_columns(self, count: int) -> None:
         """How many columns at once, of batches that are held and of others."""
         held = self.cache.held_everywhere(self._jacobian)
-        some_are_not = self.shares is None or held < len(self.shares.sizes)
+        some_are_not = self.shares is None or held < self.shares.full
         ways: list[JacobianProducts] = []
 
         def decide() -> dict[str, str | int]:
@@ -362,7 +469,7 @@ class Engine:
     def _decide_nesting(self, gradients: LogitGradients) -> None:
         def decide() -> dict[str, str | int]:
             rows, function = next(self._functions())
-            self.autotuner.nesting(function, gradients(rows))
+            self.autotuner.nesting(function, gradients(rows, function))
             return self.autotuner.plan
 
         self._decide(["hessian: nesting"], decide)
@@ -380,7 +487,7 @@ class Engine:
         """This rank's rows of J V, and everyone's."""
         if self.shares is None or self.group.alone:
             return torch.cat(parts)
-        shape = (self.shares.samples, self._num_classes, columns.shape[1])
+        shape = (self.shares.count, self._num_classes, columns.shape[1])
         whole = torch.empty(shape, dtype=torch.float64, device=self.device)
         if parts:
             torch.cat(parts, out=whole[self.shares.rows[self.group.rank]])
@@ -392,15 +499,6 @@ class Engine:
         self, count: int, jobs: Iterable[Callable[[Tensor], object]]
     ) -> Float[Tensor, "p k"]:
         return self.sums.total(self._zeros(count), jobs).T
-
-    def _parts(self, samples: int | None) -> Iterator[tuple[slice, LogitFunction]]:
-        """The batches, cut into parts of at most so many samples."""
-        for rows, function in self._functions():
-            step = function.samples if samples is None else samples
-            for start in range(rows.start, rows.stop, step):
-                part = slice(start, min(start + step, rows.stop))
-                index = torch.arange(part.start - rows.start, part.stop - rows.start)
-                yield part, function if part == rows else function.pick(index.to(self.device))
 
     # ---- one batch --------------------------------------------------------------------------
 
@@ -422,7 +520,8 @@ class Engine:
     def _vjp(
         self, batch: JacobianProducts, coefficients: Float[Tensor, "b C k"], result: Tensor
     ) -> None:
-        at_once = self._columns_at_once(batch, coefficients.shape[2])
+        count = coefficients.shape[2]
+        at_once = self._columns_at_once(batch, count) if batch.pulls_together else count
         rows = coefficients.to(self.dtype).split(at_once, dim=2)
         for few, into in zip(rows, result.split(at_once), strict=True):
             batch.vjp_together(few, into)
@@ -434,7 +533,13 @@ class Engine:
         if known is not None:
             return known
         room = self.cache.budget_bytes() - self.cache.bytes()
-        return self.autotuner.columns_at_once(batch, self._zeros(min(4, count)).T, max(room, 0))
+        few = self._zeros(min(4, count)).T
+        return self.autotuner.columns_at_once(batch, few, max(room, 0), count)
 
     def _zeros(self, count: int) -> Float[Tensor, "k p"]:
         return torch.zeros(count, self.space.size, dtype=self.dtype, device=self.device)
+
+
+def _outputs(batch: JacobianProducts, rows: slice) -> Float[Tensor, "b C"]:
+    """The logits of some rows of a batch."""
+    return batch.outputs()[rows]

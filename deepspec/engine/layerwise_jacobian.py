@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.engine.autodiff import HeldJacobian
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.memory import storage_bytes
 
 
@@ -27,7 +28,7 @@ class Member:
         self, tangents: Mapping[str, Tensor], onto: Float[Tensor, "b k ..."] | None
     ) -> Float[Tensor, "b k ..."]:
         """How the layer's output changes, times the factor, added to ``onto``."""
-        own = {name.rpartition(".")[2]: tangents[name] for name in self.layer.names}
+        own = {part: tangents[name] for part, name in self.layer.parameters.items()}
         output = self.layer.formula.jvp(self.observed, own)
         if onto is None or self.factor is None:  # the group's first, whose errors are the group's
             return output
@@ -37,7 +38,7 @@ class Member:
         """The transpose, by the parameters' names in θ."""
         scaled = errors if self.factor is None else errors * self.factor
         found = self.layer.formula.vjp(self.observed, scaled)
-        return {name: found[name.rpartition(".")[2]] for name in self.layer.names}
+        return {name: found[part] for part, name in self.layer.parameters.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +58,11 @@ class LayeredJacobian(HeldJacobian):
     Several columns read it once together.
     """
 
+    pulls_together = True
+
     def __init__(self, function: LogitFunction, layers: list[Layer]) -> None:
         self.space = function.space
+        self._function = function
         self.groups = _grouped(layers, record(function, layers))
 
     @staticmethod
@@ -99,6 +103,10 @@ class LayeredJacobian(HeldJacobian):
             for member in group.members:
                 for name, part in member.vjp(shaped).items():
                     places[name].add_(part.flatten(1))
+
+    def outputs(self) -> Float[Tensor, "b C"]:
+        with torch.no_grad():
+            return self._function(self._function.parameters)
 
     def bytes(self) -> int:
         """The memory it holds, beside the parameters."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,22 +17,22 @@ from deepspec.classifier.shares import Shares
 from deepspec.engine.distributed import Group
 
 
-def share(batches: Batches, group: Group, sharded: bool) -> Shares | None:
-    """Who has which batches; ``batches`` are then only this rank's. ``None`` for one process.
+def share(batches: Batches, counts: Callable[[], list[int]], group: Group) -> Shares | None:
+    """Who has which batches; ``None`` for one process.
 
     Parameters
     ----------
     batches
-        All data on every rank; with ``sharded`` each rank's own.
+        All data, on every rank.
+    counts
+        Tells how many rows of each batch count.
     group
         The ranks.
-    sharded
-        That each rank brings its own.
 
     Raises
     ------
     ValueError
-        If ranks have other data, none, or there are fewer samples than ranks.
+        If ranks have other data, or there are fewer samples than ranks.
 
     Warns
     -----
@@ -41,30 +41,24 @@ def share(batches: Batches, group: Group, sharded: bool) -> Shares | None:
     """
     if group.alone:
         return None
-    told = group.values(group.together(batches.sizes))
-    counts = [sum(sizes) for sizes in told]
-    if sharded and min(counts) == 0:
+    samples, rows = group.together(lambda: (batches.sizes(), counts()))
+    told = group.values([samples, rows])
+    if any(theirs != told[0] for theirs in told):
         raise ValueError(
-            f"expected samples on every rank, got {counts} of them by rank; give each at least one"
+            "expected the same data in the same batches on every rank, got "
+            f"{[sum(sizes) for sizes, _ in told]} samples by rank; give all data to each, which "
+            "takes its share"
         )
-    if not sharded and any(sizes != told[0] for sizes in told):
+    if sum(samples) < group.size:
         raise ValueError(
-            f"expected the same data in the same batches on every rank, got {counts} samples by "
-            "rank; give all data to each, which takes its share, or say sharded=True"
+            f"expected at least one sample for each of {group.size} ranks, got {sum(samples)}; "
+            "start fewer processes"
         )
-    if not sharded and counts[0] < group.size:
-        raise ValueError(
-            f"expected at least one sample for each of {group.size} ranks, got {counts[0]}; start "
-            "fewer processes"
-        )
-    if sharded:
-        return Shares.given(told, group.rank)
-    shares = Shares.equal(told[0], group.size, group.rank)
-    batches.share = shares.mine
+    shares = Shares.equal(samples, rows, group.size, group.rank)
     if shares.idle and group.rank == 0:
         warnings.warn(
-            f"{len(shares.sizes)} batches are shared by {group.size} processes, and {shares.idle} "
-            f"have nothing to do; pass a batch_size of at most {shares.samples // group.size}",
+            f"{len(rows)} batches are shared by {group.size} processes, and {shares.idle} have "
+            f"nothing to do; pass a batch_size of at most {sum(samples) // group.size}",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -105,7 +105,15 @@ class DoubleFunction(LogitFunction):
         # Views of one flat θ, as a tangent has to be aligned with.
         named = space.unflatten(space.flatten(moving))
         double = DoubleFunction(
-            few.model, space, named, constants, inputs, few.samples, logits=few.logits
+            few.model,
+            space,
+            named,
+            constants,
+            inputs,
+            few.samples,
+            logits=few.logits,
+            layout=few.layout,
+            mask=few.mask,
         )
         double.partly = partly
         if shift:

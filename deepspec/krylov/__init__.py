@@ -11,6 +11,7 @@ from deepspec.krylov._lanczos import lanczos
 from deepspec.krylov._results import Eigenpairs, NotConverged
 from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov._trace import Estimate, frobenius_norm, trace
+from deepspec.krylov.blocks import BlockSpectra, BlockSpectrum, block_spectra
 from deepspec.krylov.density import spectral_density
 from deepspec.krylov.eigenpairs import top_eigenpairs
 from deepspec.krylov.extremes import Extremes, extreme_eigenvalues
@@ -22,6 +23,8 @@ from deepspec.krylov.quadrature import Quadrature
 from deepspec.krylov.tridiagonal import Tridiagonal
 
 __all__ = [
+    "BlockSpectra",
+    "BlockSpectrum",
     "Eigenpairs",
     "Estimate",
     "Extremes",
@@ -34,6 +37,7 @@ __all__ = [
     "SpectralDensity",
     "Tridiagonal",
     "baselines",
+    "block_spectra",
     "count_outliers",
     "extreme_eigenvalues",
     "fit_power_law",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from numbers import Integral
 
-import torch
 from torch import Tensor
 
-from deepspec.operators._contract import check_space
+from deepspec.operators._contract import all_finite, check_space
 from deepspec.operators.base import SymmetricOperator
 
 
@@ -53,7 +52,7 @@ def check_vectors(A: SymmetricOperator, vectors: Tensor, columns: bool) -> None:
             f"expected a start of {A.dtype} on {A.device}, got {vectors.dtype} on "
             f"{vectors.device}; move it with start.to(A.device, A.dtype)"
         )
-    if not bool(torch.isfinite(vectors).all()) or not bool(vectors.any()):
+    if not all_finite(vectors) or not bool(vectors.any()):
         raise ValueError("expected a start that is finite and not zero everywhere")
 
 

@@ -7,6 +7,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+# Of a vector that a sweep of Gram and Schmidt leaves so much of, it leaves no more than rounding
+# on what was swept (Daniel, Gragg, Kaufman and Stewart, 1976); else once more, and no third time
+# is needed ("twice is enough") but where the vector was rounding itself.
+ENOUGH_LEFT, MOST_PASSES = 0.7, 3
+
+
+def enough_left(after: float, before: float) -> bool:
+    """Whether a sweep need not be repeated.
+
+    >>> enough_left(0.9, 1.0), enough_left(1e-3, 1.0)
+    (True, False)
+    """
+    return after >= ENOUGH_LEFT * before
+
 
 def pieces(vector: Tensor) -> Iterator[slice]:
     """Slices that together cover a vector, small enough to stay in a cache."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov._arguments import check_operator, check_vectors, check_whole, not_finite
-from deepspec.krylov._inner import inner, subtract_then_inner
+from deepspec.krylov._inner import MOST_PASSES, enough_left, inner, subtract_then_inner
 from deepspec.krylov._probes import dimension, normal_vector
 from deepspec.krylov._progress import progress
 from deepspec.krylov.tridiagonal import Tridiagonal
@@ -86,18 +86,24 @@ class Recurrence:
         self.previous, self.current = self.current, image
 
     def _off(self, vector: Tensor, count: int) -> Tensor:
-        """Off what a compression removed, and off the basis where there is one.
+        """Off the basis where there is one, and off what a compression removed.
 
-        What was removed comes off twice, last at the vector's final length, or else its rounding
-        would be a part of a short vector, and A large on it.
+        What was removed comes off last, at the vector's final length, or else its rounding would
+        be a part of a short vector, and A large on it. α and β are off the vector already: mostly
+        one sweep will do.
         """
-        if self._keep is not None:
-            vector = self._keep(vector)
-        if self.basis is not None:
-            rows = self.basis[:count]
-            for _ in range(2):
+        left = float(vector.norm())
+        for _ in range(MOST_PASSES):
+            before = left
+            if self.basis is not None:
+                rows = self.basis[:count]
                 vector.addmv_(rows.T, rows @ vector, alpha=-1)
-        return vector if self._keep is None else self._keep(vector)
+            if self._keep is not None:
+                vector = self._keep(vector)
+            left = float(vector.norm())
+            if enough_left(left, before):
+                break
+        return vector
 
     def _fresh_direction(self, count: int) -> Tensor:
         """After an invariant subspace: stop, or with a basis go on in what is orthogonal to it."""

@@ -40,6 +40,18 @@ class Eigenpairs(Result, Tabular, Drawable):
     matvecs: int
     miss_probability: float = math.nan
 
+    @classmethod
+    def exact(cls, values: Float[Tensor, " k"], vectors: Float[Tensor, "p k"]) -> Eigenpairs:
+        """Pairs of a matrix that is at hand: known to rounding, at no matvec.
+
+        >>> import torch
+        >>> Eigenpairs.exact(torch.tensor([2.0]), torch.eye(3)[:, :1])
+        Eigenpairs(1 of 3 eigenvalues from 2 down to 2, residuals up to 2.4e-06, 0 matvecs)
+        """
+        size = float(values.abs().max()) if len(values) else 0.0
+        residuals = torch.full_like(values, 10 * torch.finfo(vectors.dtype).eps * size)
+        return cls(values=values, vectors=vectors, residuals=residuals, matvecs=0)
+
     def _words(self) -> list[str]:
         count = len(self.values)
         known = "" if math.isnan(self.miss_probability) else f"{self.miss_probability:.2g}"
@@ -52,19 +64,6 @@ class Eigenpairs(Result, Tabular, Drawable):
 
     def _table(self) -> Table:
         return {"eigenvalue": self.values, "residual": self.residuals}
-
-
-def exact_pairs(values: Float[Tensor, " k"], vectors: Float[Tensor, "p k"]) -> Eigenpairs:
-    """Pairs of a matrix that is at hand: known to rounding, at no matvec, none missed.
-
-    >>> import torch
-    >>> exact_pairs(torch.tensor([2.0]), torch.eye(3)[:, :1])
-    Eigenpairs(1 of 3 eigenvalues from 2 down to 2, residuals up to 2.4e-06, 0 matvecs)
-    """
-    size = float(values.abs().max()) if len(values) else 0.0
-    floor = 10 * torch.finfo(vectors.dtype).eps * size
-    residuals = torch.full_like(values, floor)
-    return Eigenpairs(values=values, vectors=vectors, residuals=residuals, matvecs=0)
 
 
 class NotConverged(RuntimeError):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deepspec.krylov._arguments import not_finite
 from deepspec.krylov._lanczos import open_checkpoint
+from deepspec.operators._contract import all_finite
 from deepspec.operators.base import SymmetricOperator
 from deepspec.storage.checkpoint import Checkpoint, finite, require
 
@@ -80,7 +81,7 @@ class Images:
             end = min(self.done + COLUMNS_AT_ONCE, count)
             columns = self._columns[:, self.done : end].to(self._operator.dtype)
             images = self._operator @ columns
-            if not bool(torch.isfinite(images).all()):
+            if not all_finite(images):
                 raise not_finite(self._operator, "a product")
             self._rows[self.done : end] = images.T
             self.done = end

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov._arguments import not_finite
-from deepspec.krylov._inner import pieces
+from deepspec.krylov._inner import MOST_PASSES, enough_left, pieces
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
 from deepspec.storage.checkpoint import finite, require, whole
@@ -56,7 +56,7 @@ class SearchSpace:
         if self._keep is not None:
             vector = self._keep(vector)
         length = float(vector.norm())
-        vector, _, left = self._orthogonalized(vector.clone())
+        vector, _, left = self._orthogonalized(vector.clone(), torch.zeros(self.used).to(vector))
         if left <= 100 * self._noise * length:
             return False
         self._append(vector.div_(left), np.zeros(len(self.members)))
@@ -72,15 +72,13 @@ class SearchSpace:
         """
         row = self.pending.pop(0)
         image = self._multiply(self.rows[row])
+        size = len(self.members)
         if image.untyped_storage().data_ptr() == self.rows.untyped_storage().data_ptr():
             image = image.clone()
         self.matvecs += 1
-        if self._keep is not None:
-            image = self._keep(image)
-        image, coefficients, left = self._orthogonalized(image)
+        image, coefficients, left = self._orthogonalized(image, self._expected(image, row))
         if not math.isfinite(left):
             raise not_finite(self.operator, f"product {self.matvecs}")
-        size = len(self.members)
         grown = np.zeros((size + 1, size + 1))
         grown[:size, :size] = self.matrix
         grown[size, :size] = grown[:size, size] = coefficients[self.members]
@@ -99,21 +97,46 @@ class SearchSpace:
         self.pending.append(self.used)
         self.used += 1
 
-    def _orthogonalized(self, vector: Tensor) -> tuple[Tensor, np.ndarray, float]:
+    def _expected(self, image: Tensor, row: int) -> Tensor:
+        """Take off what is known of the image of a row before it is compared with all others.
+
+        ⟨A q, v⟩ = ⟨q, A v⟩ stands in the couplings: one number in a Lanczos run, all of them after
+        a restart. With that and ⟨A q, q⟩ taken off, what is left is as long as the new direction,
+        so that one sweep through all rows finds the rest of it to rounding.
+        """
+        known = torch.zeros(self.used, dtype=torch.float64)
+        known[self.members] = torch.from_numpy(self.coupling[0])
+        there = known.nonzero()[:, 0]
+        total = known.to(image)
+        if len(there) == 1:
+            image.sub_(self.rows[there[0]], alpha=float(known[there[0]]))
+        elif len(there):
+            image.addmv_(self.rows[: self.used].T, total, alpha=-1)
+        own = torch.dot(self.rows[row], image)
+        image.sub_(own * self.rows[row])
+        total[row] += own
+        return total
+
+    def _orthogonalized(self, vector: Tensor, total: Tensor) -> tuple[Tensor, np.ndarray, float]:
         """The vector off all rows, its coefficients on them, and the norm of what is left.
 
-        A compression's range is left last and at the vector's final length: rounding on that
-        range would otherwise grow, product by product, into eigenvectors of what was removed.
+        ``total`` is what was taken off already. A compression's range is left last and at the
+        vector's final length: rounding on that range would otherwise grow, product by product,
+        into eigenvectors of what was removed.
         """
         rows = self.rows[: self.used]
-        total = torch.zeros(self.used, dtype=vector.dtype, device=vector.device)
-        for _ in range(2):
+        left = float(vector.norm())
+        for _ in range(MOST_PASSES):
+            before = left
             part = rows @ vector
             vector.addmv_(rows.T, part, alpha=-1)
             total += part
-        if self._keep is not None:
-            vector = self._keep(vector)
-        return vector, total.double().cpu().numpy(), float(vector.norm())
+            if self._keep is not None:
+                vector = self._keep(vector)
+            left = float(vector.norm())
+            if enough_left(left, before):
+                break
+        return vector, total.double().cpu().numpy(), left
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ritz values (ascending), their coordinates in V, and their residual norms ‖B s‖."""

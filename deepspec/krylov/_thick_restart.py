@@ -19,8 +19,8 @@ from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.compression import Compression
 from deepspec.storage.checkpoint import Checkpoint, require, whole
 
-# Told to the operator before a search starts; how many there will be is not known then.
-EXPECTED_MATVECS = 60
+# Told to the operator before a search starts, for each pair; how many there will be is not known.
+EXPECTED_A_PAIR, EXPECTED_AT_LEAST = 3, 20
 
 KEYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "largest": lambda values: -values,
@@ -47,7 +47,7 @@ class Search:
     def run(self, budget: int, store: Checkpoint | None) -> Eigenpairs:
         """Search until done, within so many matvecs."""
         space = self.space
-        space.operator.prepare(EXPECTED_MATVECS)
+        space.operator.prepare(max(EXPECTED_AT_LEAST, EXPECTED_A_PAIR * self.k))
         with progress("eigenpairs", None, space.matvecs) as advance:
             while not self._done():
                 if space.matvecs >= budget:

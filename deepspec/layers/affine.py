@@ -1,4 +1,4 @@
-"""Linear maps of inputs: nn.Linear, nn.Conv2d, nn.Embedding."""
+"""Linear maps of inputs: nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from deepspec.layers.formula import LayerFormula
 
 class LinearFormula(LayerFormula):
     """nn.Linear, on rows or on sequences of any number of dimensions."""
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight
 
     def observe(self, module: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.detach()
@@ -51,7 +54,7 @@ class ConvolutionFormula(LayerFormula):
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
-    padding: str | tuple[int, ...]
+    edges: str | tuple[int, ...]
     groups: int
 
     @staticmethod
@@ -59,18 +62,22 @@ class ConvolutionFormula(LayerFormula):
         return getattr(module, "padding_mode", "") == "zeros"
 
     @staticmethod
-    def of(module: nn.Conv2d, weight: bool, bias: bool) -> ConvolutionFormula:
+    def of(module: nn.Module, weight: bool, bias: bool) -> ConvolutionFormula:
+        assert isinstance(module, nn.Conv2d)
         sizes = (module.kernel_size, module.stride, module.dilation, module.padding)
         return ConvolutionFormula(weight, bias, *sizes, module.groups)
 
+    def matrix(self, weight: Tensor) -> Tensor | None:
+        return weight.flatten(1) if self.groups == 1 else None
+
     def observe(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        if self.padding == "same":
+        if self.edges == "same":
             spans = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             edges = [(span // 2, span - span // 2) for span in spans]
-        elif self.padding == "valid":
+        elif self.edges == "valid":
             edges = [(0, 0), (0, 0)]
         else:
-            edges = [(int(width), int(width)) for width in self.padding]
+            edges = [(int(width), int(width)) for width in self.edges]
         return F.pad(inputs.detach(), (*edges[1], *edges[0]))
 
     def arrange(self, observed: Tensor) -> Tensor:
@@ -112,11 +119,57 @@ class ConvolutionFormula(LayerFormula):
 
 
 @dataclass(frozen=True)
+class SeriesConvolutionFormula(ConvolutionFormula):
+    """nn.Conv1d, as a convolution of images that are one pixel high."""
+
+    @staticmethod
+    def of(module: nn.Module, weight: bool, bias: bool) -> SeriesConvolutionFormula:
+        assert isinstance(module, nn.Conv1d)
+        edges = module.padding
+        return SeriesConvolutionFormula(
+            weight,
+            bias,
+            (1, *module.kernel_size),
+            (1, *module.stride),
+            (1, *module.dilation),
+            edges if isinstance(edges, str) else (0, *edges),
+            module.groups,
+        )
+
+    def observe(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        return super().observe(module, inputs[:, :, None])
+
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        images = {k: v if k == "bias" else v[:, :, :, None] for k, v in tangents.items()}
+        return super().jvp(observed, images).squeeze(3)
+
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        found = super().vjp(observed, errors[:, :, :, None])
+        return {k: v if k == "bias" else v.squeeze(3) for k, v in found.items()}
+
+
+@dataclass(frozen=True)
+class TransposedLinearFormula(LinearFormula):
+    """A linear map that keeps its weight transposed, (in, out): Conv1D of Hugging Face."""
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight.T
+
+    def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
+        turned = {k: v if k == "bias" else v.transpose(1, 2) for k, v in tangents.items()}
+        return super().jvp(observed, turned)
+
+    def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
+        found = super().vjp(observed, errors)
+        return {k: v if k == "bias" else v.transpose(1, 2) for k, v in found.items()}
+
+
+@dataclass(frozen=True)
 class EmbeddingFormula(LayerFormula):
     """nn.Embedding: a linear map of one-hot rows; the padding token has no gradient."""
 
     size: int
-    padding: int | None
+    padding_token: int | None
     dtype: torch.dtype
 
     @staticmethod
@@ -124,13 +177,20 @@ class EmbeddingFormula(LayerFormula):
         scaled = bool(getattr(module, "scale_grad_by_freq", False))
         return getattr(module, "max_norm", None) is None and not scaled
 
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight.T
+
+    def padding(self, observed: Tensor) -> Tensor | None:
+        tokens = observed.reshape(len(observed), -1)
+        return None if self.padding_token is None else tokens == self.padding_token
+
     def observe(self, module: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.detach()
 
     def arrange(self, observed: Tensor) -> Tensor:
         rows = F.one_hot(observed.reshape(len(observed), 1, -1), self.size).to(self.dtype)
-        if self.padding is not None:
-            rows[..., self.padding] = 0
+        if self.padding_token is not None:
+            rows[..., self.padding_token] = 0
         return rows
 
     def errors(self, deltas: Tensor) -> Tensor:
@@ -138,21 +198,23 @@ class EmbeddingFormula(LayerFormula):
 
     def compact(self, observed: Tensor) -> Tensor:
         tokens = observed.reshape(len(observed), 1, -1, 1)
-        return tokens if self.padding is None else tokens.where(tokens != self.padding, -1)
+        return (
+            tokens if self.padding_token is None else tokens.where(tokens != self.padding_token, -1)
+        )
 
     def products(self, left: Tensor, right: Tensor) -> Tensor:
         return ((left == right.T) & (left >= 0)).to(self.dtype)
 
     def jvp(self, observed: Tensor, tangents: Mapping[str, Tensor]) -> Tensor:
         table = tangents["weight"].transpose(0, 1)
-        if self.padding is not None:
-            table = table.index_fill(0, torch.tensor(self.padding, device=table.device), 0)
+        if self.padding_token is not None:
+            table = table.index_fill(0, torch.tensor(self.padding_token, device=table.device), 0)
         return table[observed].movedim(-2, 1)
 
     def vjp(self, observed: Tensor, errors: Tensor) -> dict[str, Tensor]:
         rows = errors.movedim(1, -2).flatten(0, -3)
         table = rows.new_zeros(self.size, *rows.shape[1:])
         table.index_add_(0, observed.flatten(), rows)
-        if self.padding is not None:
-            table[self.padding] = 0
+        if self.padding_token is not None:
+            table[self.padding_token] = 0
         return {"weight": table.transpose(0, 1)}

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 
@@ -50,6 +50,14 @@ class LayerFormula(ABC):
     @abstractmethod
     def errors(self, deltas: Float[Tensor, "b C ..."]) -> Float[Tensor, "b C g t o"]:
         """Derivatives of the logits by the output, arranged alike."""
+
+    def padding(self, observed: Tensor) -> Bool[Tensor, "b t"] | None:
+        """Positions that the layer itself takes for padding; ``None`` where it knows none."""
+        return None
+
+    def matrix(self, weight: Tensor) -> Float[Tensor, "o i"] | None:
+        """The weight as a matrix from inputs to outputs; ``None`` where there is no such one."""
+        return None
 
     def features(self, observed: Tensor) -> Float[Tensor, "b g t k"]:
         """Inputs, with a 1 for the bias; of those θ contains."""

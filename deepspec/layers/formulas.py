@@ -5,9 +5,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from deepspec.layers.affine import ConvolutionFormula, EmbeddingFormula, LinearFormula
+from deepspec.layers.affine import (
+    ConvolutionFormula,
+    EmbeddingFormula,
+    LinearFormula,
+    SeriesConvolutionFormula,
+    TransposedLinearFormula,
+)
 from deepspec.layers.formula import LayerFormula
 from deepspec.layers.normalization import BatchNormFormula, LayerNormFormula
+
+# By name, so that a library that need not be there is not imported.
+HUGGING_FACE_CONV1D = ("transformers.pytorch_utils", "Conv1D")
 
 
 def layer_formula(
@@ -20,6 +29,10 @@ def layer_formula(
     kind: LayerFormula | None = None
     if type(module) is nn.Linear:
         kind = LinearFormula(weight, bias)
+    elif (type(module).__module__, type(module).__qualname__) == HUGGING_FACE_CONV1D:
+        kind = TransposedLinearFormula(weight, bias)
+    elif type(module) is nn.Conv1d:
+        kind = SeriesConvolutionFormula.of(module, weight, bias)
     elif type(module) is nn.Conv2d:
         kind = ConvolutionFormula.of(module, weight, bias)
     elif type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):

@@ -56,17 +56,20 @@ def _slices(
 def _fill(
     rows: Float[Tensor, "nC s"], problem: Problem, slices: dict[str, tuple[int, int]]
 ) -> None:
-    """The stretches' columns of J: C backward passes through each sample's own graph."""
+    """The stretches' columns of J: a backward pass for each logit through a sample's own graph."""
     C, width = problem.num_classes, rows.shape[1]
 
     def of_batch(batch: slice, function: LogitFunction) -> list[Tensor]:
         found = rows.new_zeros((batch.stop - batch.start) * C, width)
-        for sample in range(batch.stop - batch.start):
+        place = 0
+        for sample in range(function.samples):
             single = function.pick(torch.tensor([sample], device=rows.device))
             leaves = {name: single.parameters[name].detach().requires_grad_() for name in slices}
             with torch.enable_grad():
-                logits = single({**single.parameters, **leaves})[0]
-            for place, logit in enumerate(logits if logits.requires_grad else (), sample * C):
+                logits = single({**single.parameters, **leaves}).flatten()
+            stop = place + len(logits)
+            moving = logits if logits.requires_grad else ()
+            for row, logit in zip(found[place:stop], moving, strict=False):
                 gradients = torch.autograd.grad(
                     logit,
                     list(leaves.values()),
@@ -75,7 +78,8 @@ def _fill(
                     materialize_grads=True,
                 )
                 parts = zip(gradients, slices.values(), strict=True)
-                torch.cat([g.reshape(-1)[a:b] for g, (a, b) in parts], out=found[place])
+                torch.cat([g.reshape(-1)[a:b] for g, (a, b) in parts], out=row)
+            place = stop
         return [found]
 
     for batch, (found,) in problem.engine.everywhere(of_batch):

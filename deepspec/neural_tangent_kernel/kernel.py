@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.classifier.logit_function import LogitFunction
-from deepspec.layers.recording import Layer, layers_with_formula, record
+from deepspec.layers.recording import Layer, record
+from deepspec.layers.uses import layers_with_formula
 from deepspec.neural_tangent_kernel.accumulation import mirror, sample_blocks
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian
 from deepspec.neural_tangent_kernel.layer_contributions import (
@@ -120,19 +121,19 @@ def require_memory(problem: Problem, matrices: float, available: int) -> None:
         If there is none; says how many samples would fit.
     """
     number = problem.parameters.element_size()
-    size = problem.num_samples * problem.num_classes
+    size = problem.num_rows * problem.num_classes
     needed = int(matrices * size**2 * number)
     if needed > available:
         fitting = int((available / (matrices * number)) ** 0.5) // problem.num_classes
         raise MemoryError(
-            f"expected {needed / 1e9:.3g} GB for the tangent kernel of {problem.num_samples} "
-            f"samples × {problem.num_classes} classes, {available / 1e9:.3g} GB are free; "
-            f"{fitting} samples would fit: take a subset, or use the density estimates"
+            f"expected {needed / 1e9:.3g} GB for the tangent kernel of {problem.num_rows} "
+            f"rows × {problem.num_classes} classes, {available / 1e9:.3g} GB are free; "
+            f"{fitting} rows would fit: take a subset, or use the density estimates"
         )
 
 
 def _computed(problem: Problem, available: int) -> TangentKernel:
-    size = problem.num_samples * problem.num_classes
+    size = problem.num_rows * problem.num_classes
     theta = torch.zeros(size, size, dtype=problem.dtype, device=problem.device)
     theta_bytes = theta.numel() * theta.element_size()
     block = min(max(BLOCK_BYTES, theta_bytes // 4), available - theta_bytes)
@@ -174,7 +175,7 @@ def _agrees(theta: Float[Tensor, "nC nC"], problem: Problem) -> bool:
     """Whether Θ r is J (Jᵀ r), for one r with nothing special about it."""
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(len(theta), generator=generator, dtype=torch.float64)
-    shape = (problem.num_samples, problem.num_classes, 1)
+    shape = (problem.num_rows, problem.num_classes, 1)
     r = probe.to(problem.device)
     pulled = problem.engine.vjp(r.view(shape))
     expected = problem.engine.jvp(pulled.contiguous()).flatten()

@@ -118,8 +118,15 @@ def check_columns(columns: Any, what: str) -> None:
         raise TypeError(
             f"expected {what} in floating point, got {columns.dtype}; convert with .double()"
         )
-    if not bool(torch.isfinite(columns).all()):
+    if not all_finite(columns):
         raise ValueError(f"expected finite {what}, got NaN or infinity among them")
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, without a mask of the tensor's size."""
+    if not tensor.numel():
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def check_factor(factor: Any) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.classifier.softmax import softmax_residual
+from deepspec.classifier.checks import evaluate
+from deepspec.classifier.logit_function import LogitFunction
 from deepspec.engine.autodiff import LogitGradient
 from deepspec.operators.on_problem import ProblemOperator, require_problem
 from deepspec.problem import Problem
@@ -25,8 +25,8 @@ class SecondDerivative(ProblemOperator):
         require_problem(self.problem)
 
     @abstractmethod
-    def logit_gradient(self, rows: slice) -> LogitGradient:
-        """∂φ/∂(logits) of some samples, as a function of their logits."""
+    def logit_gradient(self, rows: slice, function: LogitFunction) -> LogitGradient:
+        """∂φ/∂(logits) of the rows of a batch, as a function of their logits."""
 
     @property
     def _kind(self) -> str:
@@ -44,7 +44,7 @@ class SecondDerivative(ProblemOperator):
 
 
 class Hessian(SecondDerivative):
-    """The second derivatives of the mean cross-entropy, as a matrix known by its products.
+    """The second derivatives of the loss, as a matrix known by its products.
 
     Hess = ∂²/∂θ² (Papyan 2020, §2); weight decay is not part of it.
 
@@ -59,14 +59,15 @@ class Hessian(SecondDerivative):
     def describe(self) -> str:
         return "Hess"
 
-    def logit_gradient(self, rows: slice) -> LogitGradient:
+    def logit_gradient(self, rows: slice, function: LogitFunction) -> LogitGradient:
         problem = self.problem
-        scale = 1.0 / problem.num_samples
+        criterion = problem.criterion
+        scale = problem.weights[rows, None].to(self.dtype)
         # Made here: inside, a trace would have to look at the labels.
-        hot = problem.one_hot(problem.labels[rows]).to(self.dtype)
+        targets = criterion.prepared(problem.targets[rows], problem.num_classes, self.dtype)
 
         def gradient(logits: Float[Tensor, "b C"]) -> Float[Tensor, "b C"]:
-            return softmax_residual(torch.softmax(logits, dim=1), hot) * scale
+            return criterion.residual(logits, targets) * scale
 
         return gradient
 
@@ -74,15 +75,17 @@ class Hessian(SecondDerivative):
 class Residual(SecondDerivative):
     """What the Hessian has beyond the Gauss-Newton matrix, known by its products.
 
-    E = Hess − G = Σ_i,c' (p_i − y_i)_c' ∇²f_i,c' / n (Papyan 2020, eq. 5.2; "H" in his papers of
-    2018 and 2019).
+    E = Hess − G = Σ_i,c' w_i (∂ℓ_i/∂f)_c' ∇²f_i,c', (p_i − y_i)/n for cross-entropy (Papyan 2020,
+    eq. 5.2; "H" in his papers of 2018 and 2019).
 
-    The Hessian of Σ_i ⟨p_i − y_i, f_i⟩/n with p held fixed, so nothing is subtracted.
+    The Hessian of Σ_i w_i ⟨p_i − y_i, f_i⟩ with p held fixed, so nothing is subtracted.
     """
 
     def describe(self) -> str:
         return "E"
 
-    def logit_gradient(self, rows: slice) -> LogitGradient:
-        fixed = (self.problem.residuals[rows] / self.problem.num_samples).to(self.dtype)
+    def logit_gradient(self, rows: slice, function: LogitFunction) -> LogitGradient:
+        problem = self.problem
+        outputs = problem.logits[rows] if problem.keeps_logits else evaluate(function)
+        fixed = (problem.residuals_of(outputs, rows) * problem.weights[rows, None]).to(self.dtype)
         return lambda logits: fixed

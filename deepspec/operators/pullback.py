@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.classifier.softmax import mean_minus_each
+from deepspec.engine.engine import Outputs
 from deepspec.operators._contract import check_factor
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.combination import sum_in_words
@@ -29,29 +29,61 @@ class LogitForm(ABC):
         """What JᵀKJ is, in a few words or a formula: for reprs, fingerprints and errors."""
 
 
-class PerSampleForm(LogitForm):
-    """A kernel that acts on each sample's C logits alone: K = blkdiag(K_1, …, K_n)."""
+class StreamedForm(LogitForm):
+    """A kernel that couples rows by few sums: gathered over chunks of rows, and spread to them."""
 
     @abstractmethod
-    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
-        """K restricted to some samples, times their columns."""
+    def gather(self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs) -> Tensor:
+        """What some rows add to the sums."""
 
-    def __call__(self, columns: Float[Tensor, "n C k"]) -> Float[Tensor, "n C k"]:
+    @abstractmethod
+    def spread(
+        self,
+        gathered: Tensor,
+        columns: Float[Tensor, "b C k"] | None,
+        rows: slice,
+        outputs: Outputs,
+    ) -> Float[Tensor, "b C k"]:
+        """K u on some rows, from the sums over all of them and, if wanted, from u there."""
+
+    @property
+    @abstractmethod
+    def wants_columns(self) -> bool:
+        """Whether u itself is wanted to spread."""
+
+    def __call__(self, columns: Float[Tensor, "R C k"]) -> Float[Tensor, "R C k"]:
+        raise NotImplementedError("a streamed kernel is applied by chunks only")
+
+
+class PerSampleForm(LogitForm):
+    """A kernel that acts on each row's C logits alone: K = blkdiag(K_1, …, K_R)."""
+
+    @abstractmethod
+    def on_rows(
+        self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs | None = None
+    ) -> Float[Tensor, "b C k"]:
+        """K restricted to some rows, times their columns; ``outputs`` gives the rows' logits."""
+
+    def __call__(self, columns: Float[Tensor, "R C k"]) -> Float[Tensor, "R C k"]:
         return self.on_rows(columns, slice(None))
 
 
 @dataclass(frozen=True, eq=False)
-class SoftmaxHessian(PerSampleForm):
-    """∂²(mean cross-entropy)/∂(logits)²: (diag p_i − p_i p_iᵀ)/n on sample i.
+class LossHessian(PerSampleForm):
+    """∂²(loss)/∂(outputs)²: w_i ∂²ℓ_i/∂f² on row i, (diag p_i − p_i p_iᵀ)/n for cross-entropy.
 
     Papyan (2020), eq. 5.1.
     """
 
-    probabilities: Float[Tensor, "n C"]
+    problem: Problem
 
-    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
-        p = self.probabilities[rows]
-        return -p[:, :, None] * mean_minus_each(p, columns) / len(self.probabilities)
+    def on_rows(
+        self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs | None = None
+    ) -> Float[Tensor, "b C k"]:
+        problem = self.problem
+        state = problem.states(rows, outputs)
+        image = problem.criterion.hessian(state, problem.hessian_targets(rows), columns)
+        return image * problem.weights[rows, None, None]
 
     def describe(self) -> str:
         return "G"
@@ -76,12 +108,50 @@ class FormCombination(LogitForm):
 class PerSampleCombination(FormCombination, PerSampleForm):
     """Σ a_i K_i of kernels that each act on a sample alone, and so does their sum."""
 
-    def on_rows(self, columns: Float[Tensor, "b C k"], rows: slice) -> Float[Tensor, "b C k"]:
+    def on_rows(
+        self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs | None = None
+    ) -> Float[Tensor, "b C k"]:
         total = torch.zeros_like(columns)
         for factor, kernel in self.terms:
             assert isinstance(kernel, PerSampleForm)
-            total.add_(kernel.on_rows(columns, rows), alpha=factor)
+            total.add_(kernel.on_rows(columns, rows, outputs), alpha=factor)
         return total
+
+
+class StreamedCombination(FormCombination, StreamedForm):
+    """Σ a_i K_i of kernels that are streamed or act on each row alone."""
+
+    def gather(self, columns: Float[Tensor, "b C k"], rows: slice, outputs: Outputs) -> Tensor:
+        parts = [
+            kernel.gather(columns, rows, outputs)
+            for _, kernel in self.terms
+            if isinstance(kernel, StreamedForm)
+        ]
+        return torch.stack(parts)
+
+    def spread(
+        self,
+        gathered: Tensor,
+        columns: Float[Tensor, "b C k"] | None,
+        rows: slice,
+        outputs: Outputs,
+    ) -> Float[Tensor, "b C k"]:
+        total: Tensor | None = None
+        sums = iter(gathered)
+        for factor, kernel in self.terms:
+            if isinstance(kernel, StreamedForm):
+                part = kernel.spread(next(sums), columns, rows, outputs)
+            else:
+                assert isinstance(kernel, PerSampleForm)
+                assert columns is not None
+                part = kernel.on_rows(columns, rows, outputs)
+            total = factor * part if total is None else total.add_(part, alpha=factor)
+        assert total is not None
+        return total
+
+    @property
+    def wants_columns(self) -> bool:
+        return any(not isinstance(k, StreamedForm) or k.wants_columns for _, k in self.terms)
 
 
 def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
@@ -93,6 +163,8 @@ def combine(*terms: tuple[float, LogitForm]) -> LogitForm:
     if len(flat) == 1 and flat[0][0] == 1.0:
         return flat[0][1]
     rowwise = all(isinstance(kernel, PerSampleForm) for _, kernel in flat)
+    if not rowwise and all(isinstance(k, PerSampleForm | StreamedForm) for _, k in flat):
+        return StreamedCombination(tuple(flat))
     return (PerSampleCombination if rowwise else FormCombination)(tuple(flat))
 
 
@@ -115,6 +187,8 @@ class PullbackOperator(ProblemOperator):
     def _product(self, columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:
         if isinstance(self.kernel, PerSampleForm):
             return self.problem.engine.per_sample_pullback_product(self.kernel.on_rows, columns)
+        if isinstance(self.kernel, StreamedForm):
+            return self.problem.engine.streamed_pullback_product(self.kernel, columns)
         return self.problem.engine.pullback_product(self.kernel, columns)
 
     def prepare(self, matvecs: int) -> None:
@@ -141,9 +215,10 @@ class PullbackOperator(ProblemOperator):
 
 
 class GaussNewton(PullbackOperator):
-    """The Gauss-Newton (GGN) or Fisher matrix of a classifier, known by its products.
+    """The Gauss-Newton (GGN) matrix of a loss, the Fisher matrix of a classifier, by its products.
 
-    G = Σ_i (1/n) J_iᵀ (diag p_i − p_i p_iᵀ) J_i; Papyan (2020), eq. 5.1.
+    G = Σ_i w_i J_iᵀ (∂²ℓ_i/∂f²) J_i; for cross-entropy Σ_i w_i J_iᵀ (diag p_i − p_i p_iᵀ) J_i, with
+    w_i = 1/n where rows count alike (Papyan 2020, eq. 5.1).
 
     >>> model = torch.nn.Linear(2, 2)
     >>> _ = torch.nn.init.zeros_(model.weight), torch.nn.init.zeros_(model.bias)
@@ -154,4 +229,4 @@ class GaussNewton(PullbackOperator):
 
     def __init__(self, problem: Problem) -> None:
         require_problem(problem)
-        super().__init__(problem, SoftmaxHessian(problem.probabilities))
+        super().__init__(problem, LossHessian(problem))

@@ -13,7 +13,7 @@ from torch import Tensor
 from deepspec.seeds import Seed, whole_seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Inputs and labels to train on, and those held out."""
 
@@ -22,6 +22,11 @@ class Split:
     test_inputs: Float[Tensor, "m ..."]
     test_labels: Int[Tensor, " m"]
     num_classes: int
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.train_labels):,} to train on, {len(self.test_labels):,} held out"
+        shape = " × ".join(map(str, self.shape))
+        return f"Split({counts}, {self.num_classes} classes, inputs {shape})"
 
     @property
     def train(self) -> tuple[Tensor, Tensor]:

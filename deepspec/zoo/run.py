@@ -28,7 +28,7 @@ class Run:
         self.errors: list[float] = []
         self.test_errors: list[float] = []
 
-    def remaining(self, epochs: int) -> Iterator[int]:
+    def remaining(self, epochs: int, show_progress: bool = True) -> Iterator[int]:
         """The epochs done, from where the run stands to the last, with a bar on a terminal."""
         with Progress(
             TextColumn("{task.description}"),
@@ -37,7 +37,7 @@ class Run:
             TimeRemainingColumn(),
             console=(console := Console(stderr=True)),
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (show_progress and console.is_terminal),
         ) as bar:
             task = bar.add_task("training", total=epochs, loss="")
             for done in range(len(self.losses), epochs + 1):

@@ -35,7 +35,7 @@ class Diverged(FloatingPointError):
         self.epoch = epoch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training:
     """How a net was trained and how it ended.
 
@@ -56,6 +56,10 @@ class Training:
     schedule: Schedule = "step"
     errors: tuple[float, ...] = ()
     test_errors: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        loss = f"loss {self.losses[0]:.3g} to {self.losses[-1]:.3g}" if self.losses else "no loss"
+        return f"Training({self.epochs} epochs, {loss}, {self.error_rate:.2%} of samples wrong)"
 
     @classmethod
     def load(cls, folder: str | Path) -> Training:
@@ -91,6 +95,7 @@ def train(
     folder: str | Path | None = None,
     snapshots: str | Iterable[int] = (),
     save_every: float = 30.0,
+    show_progress: bool = True,
 ) -> Training:
     """Train a model in place and leave it in eval mode.
 
@@ -115,6 +120,8 @@ def train(
         :class:`~deepspec.dynamics.Snapshots`.
     save_every
         Seconds between two saves of the state that a run goes on from.
+    show_progress
+        A bar on stderr, where that is a terminal.
 
     Raises
     ------
@@ -161,7 +168,7 @@ def train(
             saved = store.load()
             if saved is not None:
                 run.restore(*saved)
-        for epoch in run.remaining(epochs):
+        for epoch in run.remaining(epochs, show_progress):
             if folder is not None and epoch in kept:
                 write_snapshot(Path(folder) / SNAPSHOTS, epoch, model)
             if store is not None and epoch:

@@ -12,18 +12,23 @@ import torch
 from torch import Tensor
 
 import deepspec
-from deepspec.attribution.hessian_claims import RelabelledResidual
+from deepspec.attribution.bulk_energy import RelabelledResidual
 from deepspec.attribution.knockouts import SchurComplement
 from deepspec.class_structure import parts
 from deepspec.class_structure.rows import GradientRows, RowsGram
 from deepspec.operators import (
+    BlockDiagonal,
     ColumnSpace,
     Compression,
+    KroneckerBasis,
+    KroneckerProduct,
+    KroneckerSum,
     LinearCombination,
     MatrixOperator,
     Projector,
     SymmetricOperator,
 )
+from deepspec.operators.factors import ThinFactor
 from deepspec.operators.projectors import SumOfSpaces
 from tests.cases import CASES
 
@@ -77,6 +82,10 @@ def table(dtype: torch.dtype) -> dict[str, SymmetricOperator]:
     basis = between.basis
     square = normal(P, P).to(dtype)
     matrix, ring = MatrixOperator(square + square.T), Ring(P, dtype)
+    thin, side = ThinFactor(normal(2, 4, 5).to(dtype)), torch.eye(3, dtype=dtype)
+    product = KroneckerProduct(square[:3, :3] + square[:3, :3].T, thin)
+    axes = torch.linalg.qr(normal(4, 4, 6))[0].to(dtype)
+    basis_of_outer_products = KroneckerBasis(side, axes, normal(3, 4, 8).to(dtype))
     three, two = ColumnSpace(normal(P, 3, 1).to(dtype)), ColumnSpace(normal(P, 2, 2).to(dtype))
     return {
         "matrix": matrix,
@@ -84,6 +93,10 @@ def table(dtype: torch.dtype) -> dict[str, SymmetricOperator]:
         "user's own by properties": Scaled(normal(P, 1, 3)[:, 0].to(dtype)),
         "user's combination": 2 * ring - matrix / 4 + ring.project_out(two),
         "user's compression": ring.project_out(three).project_out(two),
+        "Kronecker product": product,
+        "Kronecker sum": KroneckerSum([(side, thin), (side, axes.T @ axes)]),
+        "Kronecker basis": basis_of_outer_products,
+        "blocks": BlockDiagonal([product, ring, basis_of_outer_products]),
         "columns": three,
         "sum of spaces": SumOfSpaces(three, two),
         "Hess": deepspec.Hessian(problem),

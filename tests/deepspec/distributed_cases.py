@@ -214,20 +214,19 @@ def product(chosen: Problem) -> Tensor:
 
 
 def forms_of_data(rank: int, group: Any) -> None:
-    """A Dataset, a DataLoader, a list of batches and each rank's own give the same."""
+    """A Dataset, a DataLoader and a list of batches give the same."""
     x, y = data(torch.float64)
     model, pairs = net().double(), TensorDataset(x, y)
     expected = product(Problem(model, (x, y), batch_size=2))
     loader = DataLoader(pairs, batch_size=2)
     batches = [(x[i : i + 2], y[i : i + 2]) for i in range(0, len(y), 2)]
-    own = batches[:4] if rank == 0 else batches[4:]
     for form, options in ((pairs, {"batch_size": 2}), (loader, {}), (batches, {})):
         assert torch.equal(product(Problem(model, form, group=group, **options)), expected)
     # Another rank's parameters are not used.
     other = model if rank == 0 else nn.Sequential(*net().double()).apply(shifted)
-    sharded = Problem(other, own, group=group, sharded=True)
-    assert torch.equal(product(sharded), expected)
-    assert sharded.fingerprint() == Problem(model, batches).fingerprint()
+    shared = Problem(other, batches, group=group)
+    assert torch.equal(product(shared), expected)
+    assert shared.fingerprint() == Problem(model, batches).fingerprint()
 
 
 def shifted(module: nn.Module) -> None:
@@ -271,8 +270,6 @@ def refusals(rank: int, group: Any) -> None:
         Problem(model, (x[:1], y[:1]), group=group)
     with pytest.raises(ValueError, match=r"same data .* got \[11, 10\] samples by rank"):
         Problem(model, (x[rank:], y[rank:]), group=group)
-    with pytest.raises(ValueError, match=r"samples on every rank, got \[11, 0\] of them"):
-        Problem(model, [(x[: 11 * (1 - rank)], y[: 11 * (1 - rank)])], group=group, sharded=True)
     with pytest.raises(ValueError, match="same model on every rank"):
         Problem(
             model if rank else nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), (x, y), group=group
@@ -290,9 +287,7 @@ def refusals(rank: int, group: Any) -> None:
         if rank == 0
         else (contextlib.nullcontext())
     ):
-        chosen = Problem(model, (x, y), group=group)
-    with pytest.raises(RuntimeError, match="a problem of one process, got one of 2"):
-        chosen.functions()
+        Problem(model, (x, y), group=group)
 
 
 def decided_together(group: Any) -> None:

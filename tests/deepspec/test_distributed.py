@@ -105,10 +105,10 @@ def test_three_processes_are_one_and_end_when_one_is_killed(tmp_path: Path) -> N
 def test_shares_are_contiguous_and_the_first_has_one(
     batches: int, ranks: int, bounds: tuple[int, ...]
 ) -> None:
-    shares = Shares.equal([2] * batches, ranks, 0)
+    shares = Shares.equal([2] * batches, [2] * batches, ranks, 0)
     assert shares.bounds == bounds
     assert len(shares.mine) >= 1
-    assert shares.rows[-1].stop == shares.samples == 2 * batches
+    assert shares.rows[-1].stop == shares.count == 2 * batches
 
 
 def test_a_group_is_one_of_torch(tmp_path: Path) -> None:

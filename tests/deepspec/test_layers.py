@@ -18,7 +18,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:forward mode and reverse mode:RuntimeWarning"),
 ]
 # Every parameter of these nets belongs to a layer with a formula.
-COVERED = ["mlp", "convolutional", "missing class", "language", "series", "grouped"]
+COVERED = [
+    "mlp",
+    "convolutional",
+    "missing class",
+    "language",
+    "series",
+    "grouped",
+    "signal",
+    "transposed",
+]
 
 
 def select(name: str) -> dict[str, object]:

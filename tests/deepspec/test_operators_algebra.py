@@ -179,6 +179,32 @@ def test_an_orthonormal_basis_has_the_rank_of_the_columns(dtype: torch.dtype) ->
     assert range_basis(Opaque(normal(50, 3) @ normal(3, 5, seed=1))).shape == (50, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("lengths", [(1, 1, 1), (1, 1, 300), (1, 1, 1e5), (1e30, 1e30, 1e30)])
+def test_an_orthonormal_basis_is_one_however_long_the_columns(
+    dtype: torch.dtype, lengths: tuple[float, ...]
+) -> None:
+    """By the nearest basis, and beyond a condition number of 1,000 by singular values."""
+    eps = torch.finfo(dtype).eps
+    short = normal(70_000, 3).to(dtype)
+    columns = short * torch.tensor(lengths, dtype=dtype)
+    basis = orthonormal_basis(columns, relative_tolerance=0.0).double()
+    assert basis.shape == (70_000, 3)
+    assert (basis.T @ basis - torch.eye(3).double()).abs().max() < 100 * eps
+    unit = short.double() / short.double().norm(dim=0)
+    assert (unit - basis @ (basis.T @ unit)).abs().max() < 100 * eps
+
+
+def test_an_orthonormal_basis_where_squares_overflow() -> None:
+    basis = orthonormal_basis(1e200 * normal(50, 3))
+    assert (basis.T @ basis - torch.eye(3).double()).abs().max() < 1e-14
+
+
+def test_an_orthonormal_basis_of_one_is_itself() -> None:
+    basis = torch.linalg.qr(normal(200, 4)).Q
+    assert (orthonormal_basis(basis) - basis).abs().max() < 1e-14
+
+
 def test_fingerprints_tell_operators_apart() -> None:
     A, B = matrix(), matrix(1)
     space, other = ColumnSpace(normal(P, 2)), ColumnSpace(normal(P, 2, seed=3))

@@ -356,7 +356,7 @@ def test_data_that_shrink_between_passes_are_refused() -> None:
             if Forgetful.passes == 1:
                 yield torch.ones(2, 4), torch.zeros(2, dtype=torch.long)
 
-    with pytest.raises(ValueError, match="4 samples at the first and 2"):
+    with pytest.raises(ValueError, match="4 rows at the first and 2"):
         Problem(nn.Linear(4, 3), Forgetful(Shrinking()))
 
 

@@ -5,11 +5,19 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from deepspec.attribution import Attribution, SplitAttribution
+from deepspec.report.plots.curvature import (
+    block_diagonals_over_training,
+    curvature_by_depth,
+    curvature_spectra,
+)
 from deepspec.report.plots.maps import FEWEST_POINTS, means_map
 from deepspec.report.plots.outliers import parts_chart, scree, verdict_chart
 from deepspec.report.plots.spectra import hessian_and_its_summands, log_spectrum_of_g
 
 __all__ = [
+    "block_diagonals_over_training",
+    "curvature_by_depth",
+    "curvature_spectra",
     "figures",
     "hessian_and_its_summands",
     "log_spectrum_of_g",

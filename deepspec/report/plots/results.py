@@ -24,6 +24,8 @@ from deepspec.krylov import (
     SpectralDensity,
 )
 from deepspec.krylov.baselines import KernelPolynomialDensity
+from deepspec.layerwise import CurvatureAgreement
+from deepspec.report.plots.curvature import draw_by_depth
 from deepspec.report.plots.histograms import linear_histogram, log_histogram
 from deepspec.report.plots.outliers import draw_verdicts
 from deepspec.report.plots.style import MARKERS, PALETTE, SETTINGS, grey_grid
@@ -52,6 +54,15 @@ def _pairs(result: Eigenpairs, axes: Axes) -> None:
     values, errors = _numbers(result.values), _numbers(result.residuals)
     axes.errorbar(place, values, errors, fmt="o", color=BLUE, capsize=3)
     _by_number(axes)
+
+
+@_draw.register
+def _curvature(result: CurvatureAgreement, axes: Axes) -> None:
+    """How far the top C eigenvalues of each approximation are from those of G^l, by layer."""
+    draw_by_depth(axes, result.by_depth("log_ratio_top"))
+    axes.set_ylabel("mean |log ratio| of the top C eigenvalues")
+    axes.set_ylim(bottom=0)
+    axes.legend()
 
 
 @_draw.register

@@ -112,11 +112,11 @@ def hessian_and_its_summands(split: SplitAttribution) -> Figure:
     The bulk is as wide as E; where that is most of the axis, there is nothing to enlarge.
     """
     spectra = split.hessian_spectra
-    tops = [float(s.top.max()) for s in spectra]
+    tops = [float(s.top.max()) for s in spectra if len(s.top)]
     lows = [float(s.nodes.min()) for s in spectra if len(s.nodes)]
     high, low = 1.08 * max(tops), 1.15 * min([*lows, -0.02 * max(tops)])
     of_e = next(s for s in spectra if s.operator == "E")
-    extremes = [float(of_e.top.abs().max()), *of_e.nodes.abs().tolist(), 0.02 * split.edge]
+    extremes = [*of_e.top.abs().tolist(), *of_e.nodes.abs().tolist(), 0.02 * split.edge]
     zoom = 1.1 * max(extremes)
     ranges = [_with_an_edge_at_zero(low, high)]
     if 2 * zoom <= MOST_ENLARGED * (high - low):
@@ -135,7 +135,7 @@ def hessian_and_its_summands(split: SplitAttribution) -> Figure:
             grey_grid(panel)
         axes[place][0].set_title(TITLES[spectrum.operator])
     axes[0][0].set_ylim(bottom=FLOOR)
-    axes[1][0].set_ylabel("eigenvalues per bin (triangles: the top C, one each)")
+    axes[1][0].set_ylabel("eigenvalues per bin (triangles: single ones of the top)")
     for panel, (left, right) in zip(axes[-1], ranges, strict=True):
         panel.set_xlabel(f"eigenvalue λ (bins of {(right - left) / LINEAR_BINS:.2g})")
     if len(ranges) > 1:

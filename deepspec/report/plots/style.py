@@ -24,7 +24,7 @@ class Look:
 
     colour: str
     marker: str
-    line: str
+    line: str | tuple[int, tuple[int, ...]]
     name: str
     hatch: str = ""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import deepspec
-from deepspec.attribution.mini_bulk import decades_between, describe_mini_bulk, locate
+from deepspec.attribution.mini_bulk import Taken, decades_between, describe_mini_bulk, locate
 from deepspec.class_structure.parts import BetweenClass, CrossClass, WithinClass
 
 C, PER_CLASS = 5, 24
@@ -67,7 +67,7 @@ def test_what_a_knockout_takes_is_counted_without_its_spectrum() -> None:
         before = torch.linalg.eigvalsh(S)
         for level in torch.linspace(0.01, 1.1 * float(before[-1]), 23).tolist():
             expected = int((before > level).sum()) - int((after > level).sum())
-            assert located.taken_above(P.basis, level) == expected
+            assert Taken(located, P.basis).above(level) == expected
 
 
 def test_where_there_is_none() -> None:

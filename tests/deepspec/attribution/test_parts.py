@@ -6,7 +6,8 @@ from torch import Tensor
 
 import deepspec
 from deepspec.attribution.nulls import shuffled_labels
-from deepspec.class_structure.array import gradients, means_beyond_within
+from deepspec.class_structure.array import gradients
+from deepspec.class_structure.downdate import means_beyond_within
 from deepspec.class_structure.parts import (
     BetweenClass,
     CellMeans,

@@ -10,17 +10,16 @@ import torch
 import deepspec
 from deepspec.attribution import judge
 from deepspec.attribution.alignment import mean_square, principal_cosines, share_inside
+from deepspec.attribution.bulk_energy import RelabelledResidual
+from deepspec.attribution.cost import estimate
 from deepspec.attribution.decomposition import decompose, measure_means, total_trace
 from deepspec.attribution.gauss_newton_claims import above
-from deepspec.attribution.hessian_claims import (
-    RelabelledResidual,
-    excess_removed,
-    hessian_side,
-)
+from deepspec.attribution.hessian_claims import HessianSide, excess_removed, hessian_side
 from deepspec.attribution.measurement import Settings, measure
 from deepspec.attribution.predicted_outliers import coupled_values, predict_outliers
 from deepspec.attribution.verdicts import exceeds
 from deepspec.class_structure import gradients
+from deepspec.class_structure.parts import BetweenClass, OwnClass
 from deepspec.class_structure.rows import GradientRows, RowsGram
 from deepspec.class_structure.two_way import two_way_layout
 from tests import oracles
@@ -283,13 +282,67 @@ def test_excess_over_the_edge() -> None:
     assert above(torch.tensor([3.0, 1.2]), 1.0) == 1
 
 
-def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def by_lanczos(
+    monkeypatch: pytest.MonkeyPatch, edge: float
+) -> tuple[HessianSide, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A small net's Hessian side as a large one's, with Hess off G's top vectors, and E, dense."""
+    monkeypatch.setattr("deepspec.attribution.hessian_claims.FORMED_UP_TO", 0)
     monkeypatch.setattr("deepspec.attribution.hessian_claims.STEPS_BEYOND", 5)
     model, features, labels = CASES[0].build()
     problem = deepspec.Problem(model, (features, labels))
-    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=5)), problem, 0.0)
-    E = oracles.hessian(model, features, labels) - oracles.gauss_newton(model, features)
+    side = hessian_side(measure(gradients(problem), Settings(draws=2, steps=40)), problem, edge)
+    H, G = oracles.hessian(model, features, labels), oracles.gauss_newton(model, features)
+    V = torch.linalg.eigh(G).eigenvectors[:, -3:]
+    keep = torch.eye(len(H)).double() - V @ V.T
+    left, of_e = (torch.linalg.eigvalsh(A).flip(0)[:3] for A in (keep @ H @ keep, H - G))
+    return side, torch.linalg.eigvalsh(H).flip(0), left, of_e
+
+
+def test_pairs_inside_a_bulk_are_taken_as_far_as_affordable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the edge at zero everything reaches beyond it: pairs have to be found."""
+    side, whole, left, of_e = by_lanczos(monkeypatch, 0.0)
     found = {spectrum.operator: spectrum.top for spectrum in side.spectra}["E"]
-    assert bool((found <= torch.linalg.eigvalsh(E).flip(0)[:3] + 1e-9).all())
+    assert len(found) == 3
+    assert bool((found <= of_e + 1e-9).all())
+    assert bool((side.projected <= left + 1e-9).all())
+    torch.testing.assert_close(side.spectra[0].top, whole[:3], atol=1e-4, rtol=1e-3)
+
+
+def test_bounds_do_where_nothing_reaches_the_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the edge far up no pairs of E are looked for, and Hess off G's costs nothing."""
+    _, _, left, of_e = by_lanczos(monkeypatch, 0.0)
+    side, *_ = by_lanczos(monkeypatch, 10 * float(left.max() + of_e.max()))
+    assert bool((side.projected >= left - 1e-9).all())
+    e = side.spectra[2]
+    assert (e.operator, len(e.top)) == ("E", 0)
+    assert (1 - 1e-9) * float(of_e[0]) <= e.end <= 1.001 * float(of_e[0])
+
+
+def test_what_does_not_fit_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C = 1,000 and n = 1,000 died of an 8 GB allocation in the middle."""
+    monkeypatch.setattr("deepspec.attribution.cost.free_memory", lambda device: 16 * 10**9)
+    labels = torch.arange(1000)
+    array = deepspec.ClassArray(torch.zeros(1000, 1000, 1), labels)
+    with pytest.raises(MemoryError, match=r"1,000 samples of 1,000 classes .* 16 GB are free"):
+        deepspec.attribute(array)
+    small = deepspec.ClassArray(torch.ones(8, 2, 3), torch.arange(2).repeat(4))
+    assert estimate(small, None, Settings()).memory < 10**5
+
+
+def test_bases_of_class_means_are_as_large_as_they_have_to_be() -> None:
+    """By cells, those of 300 classes would go through an array of 300³ or even 300⁴ numbers."""
+    classes = 300
+    array = deepspec.ClassArray(torch.ones(classes, classes, 1), torch.arange(classes))
+    for kind in (BetweenClass, OwnClass):
+        part = kind(array.cells)
+        assert part.basis.shape == (classes**2, classes)
+        assert torch.equal(
+            part.basis.square().sum(dim=0).round(decimals=9), torch.ones(classes).double()
+        )
+        column = torch.zeros(classes**2, 1).double()
+        column[: 2 * classes] = torch.linspace(0, 1, 2 * classes).double()[:, None]
+        expected = part.on_rows(column)
+        found = part.basis @ (part.basis.T @ column)
+        assert float((found - expected).abs().max()) < 1e-12

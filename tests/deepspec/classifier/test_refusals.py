@@ -97,7 +97,8 @@ ROWS: list[Row] = [
     # ---- labels: nothing that is advised may lose something
     ("label too large", lambda: (net(), (X, y + 1), {}), V, r"0\.\.2, got 3 at sample 2.*from 1"),
     ("label negative", lambda: (net(), (X, y - 1), {}), V, "got -1 at sample 0.*3 classes"),
-    ("ignored label", lambda: (net(), (X, y.where(y > 0, -100)), {}), V, "ignore_index"),
+    ("other ignored", lambda: (net(), (X, y.where(y > 0, -7)), {}), V, r"ignore_index=-7"),
+    ("all ignored", lambda: (net(), (X, y * 0 - 100), {}), V, "a row that counts.*row_weights"),
     (
         "label later",
         lambda: (net(), (X, y + (torch.arange(9) == 8)), {"batch_size": 4}),
@@ -108,7 +109,7 @@ ROWS: list[Row] = [
     ("float labels", lambda: (net(), (X, y + 0.5), {}), V, "integer labels.*not whole numbers"),
     ("float column", lambda: (net(), (X, y[:, None] + 0.5), {}), V, "not whole numbers"),
     ("one-hot", lambda: (net(), (X, nn.functional.one_hot(y)), {}), V, r"argmax\(1\).*only if"),
-    ("soft", lambda: (net(), (X, MIXED), {}), V, "soft labels; .*no conversion"),
+    ("soft", lambda: (net(), (X, 2 * MIXED), {}), V, "soft labels as probabilities.*row 0"),
     ("several", lambda: (net(), (X, torch.ones(9, 3).long()), {}), V, "several classes or none"),
     ("three booleans", lambda: (net(), (X, y > 0), {}), V, "False class 0"),
     ("odd rows", lambda: (net(), (X, torch.zeros(9, 2, 2).long()), {}), V, r"shape \(n,\)"),

@@ -13,12 +13,30 @@ import torch
 from torch import nn
 
 import deepspec
-from deepspec import attribution, class_structure, dynamics, krylov, neural_tangent_kernel
+from deepspec import (
+    attribution,
+    class_structure,
+    dynamics,
+    krylov,
+    layerwise,
+    neural_tangent_kernel,
+)
 from deepspec.krylov import baselines
 from deepspec.storage.display import Drawable, Result, Tabular, html_table, in_words
+from deepspec.zoo.datasets import digits
+from deepspec.zoo.networks import mlp
+from deepspec.zoo.training import SNAPSHOTS, train
 from tests.deepspec.attribution import planted
 
-PACKAGES = (attribution, baselines, class_structure, dynamics, krylov, neural_tangent_kernel)
+PACKAGES = (
+    attribution,
+    baselines,
+    class_structure,
+    dynamics,
+    krylov,
+    layerwise,
+    neural_tangent_kernel,
+)
 # Not what an estimator found: means are bound to their net, a claim is what is tested.
 OTHERS = {class_structure.Means, attribution.Claim}
 
@@ -72,12 +90,58 @@ def trained() -> list[Any]:
     collapse = dynamics.neural_collapse(eye, torch.arange(3), 3 * eye - 1)
     recorder = deepspec.Recorder(nn.Linear(3, 3), (eye.float(), torch.arange(3)), what=["loss"])
     recorder.record(0)
-    return [collapse, recorder.trajectory]
+    moments = {(n, 0): [moment(epoch, n) for epoch in (1, 10)] for n in (10, 100)}
+    trends = dynamics.measure_trends(moments, {key: [0.5, 0.1, 0.0, 0.0] for key in moments})
+    return [collapse, recorder.trajectory, moment(1, 10), trends, trends.peak[10]]
+
+
+def layered() -> list[Any]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    inputs = torch.randn(18, 4, dtype=torch.float64)
+    problem = deepspec.Problem(net, (inputs, torch.arange(18) % 3))
+    layers = deepspec.Layers(problem)
+    agreement = layerwise.curvature_agreement(layers)
+    found = deepspec.attribute(problem, layers=True, draws=2)
+    first, block = layers[0], agreement.layers[0]
+    means = first.mean_products()
+    return [
+        *(found.layers["0"], means, first.weight.knock_out(5e-4)),
+        *(agreement, block, block["kfac"]),
+    ]
+
+
+def moment(epoch: int, samples: int) -> dynamics.SnapshotSpectra:
+    values = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
+    spectrum = attribution.Spectrum(
+        operator="G", method="exact", top=values[:1], nodes=values[1:], counts=values, matvecs=0
+    )
+    numbers = {"loss": 0.5, "error_rate": 0.1, "test_error": math.nan, "trace": 6.0 / epoch}
+    return dynamics.SnapshotSpectra(
+        epoch=epoch,
+        samples=samples,
+        classes=3,
+        parameters=50,
+        exact=True,
+        spectrum=spectrum,
+        within=spectrum,
+        class_values=values,
+        cross_values=values,
+        own_values=values,
+        within_means=values,
+        within_trace=6.0,
+        within_rank=3,
+        levels={},
+        hessian=(),
+        layout=None,
+        means=None,
+        **numbers,
+    )
 
 
 @pytest.fixture(scope="module")
 def examples() -> list[Any]:
-    return [*attributed(), *estimated(), *trained()]
+    return [*attributed(), *estimated(), *trained(), *layered()]
 
 
 def of_kind(examples: list[Any], kind: type) -> Iterator[Any]:
@@ -134,9 +198,32 @@ def test_a_repr_is_at_most_ten_lines_of_words(examples: list[Any]) -> None:
     for result in examples:
         lines = repr(result).splitlines()
         assert 1 <= len(lines) <= 10, result
-        assert max(map(len, lines)) <= 102, result
-        assert repr(result).startswith(f"{type(result).__name__}(")
+        wide = 160 if "__repr__" in vars(type(result)) else 102
+        assert max(map(len, lines)) <= wide, result
+        own = "__repr__" in vars(type(result))
+        assert own or repr(result).startswith(f"{type(result).__name__}(")
         assert "tensor(" not in repr(result)
+
+
+def test_other_public_objects_are_short_too(tmp_path: Path) -> None:
+    net, split = mlp(64, (4,)), digits(3)
+    training = train(net, *split.train, epochs=3, folder=tmp_path, snapshots=[3])
+    problem = deepspec.Problem(net, split.train, num_classes=10)
+    G, parts = deepspec.GaussNewton(problem), deepspec.ClassStructure(problem)
+    means = class_structure.cell_means(parts)
+    recorder = deepspec.Recorder(net, split.train)
+    array = deepspec.gradients(problem)
+    shown = [training, split, problem, parts, means, means.projector(), recorder, array, G]
+    shown += [deepspec.Hessian(problem), G - 2 * parts.between_class, *array.parts.values()]
+    shown += [dynamics.Snapshots(tmp_path / SNAPSHOTS, net), array.gram]
+    for thing in shown:
+        assert " at 0x" not in repr(thing)
+        assert len(repr(thing)) <= 160, thing
+        assert "\n" not in repr(thing)
+    assert "30 samples, 10 classes" in repr(problem)
+    assert repr(recorder) == "Recorder(loss, edge, outliers; every 100 steps, 0 rows so far)"
+    assert repr(means).startswith("Means(100 cell means, vectors of ")
+    assert repr(split) == "Split(30 to train on, 1,767 held out, 10 classes, inputs 64)"
 
 
 def test_what_a_notebook_shows_is_html(examples: list[Any]) -> None:
@@ -188,6 +275,14 @@ def test_tables_have_columns_of_one_length(examples: list[Any]) -> None:
     for result in of_kind(examples, Tabular):
         lengths = {len(column) for column in result._table().values()}
         assert len(lengths) == 1, result
+
+
+def test_a_knockout_of_which_less_is_known_one_way_has_a_table_too() -> None:
+    one = torch.arange(3.0).flip(0)
+    table = attribution.Knockout(part="x", rank=1, subtracted=one, projected=one[:1])._table()
+    assert table["subtracted"] == [2.0, 1.0, 0.0]
+    assert table["projected"][0] == 2.0
+    assert all(math.isnan(value) for value in table["projected"][1:])
 
 
 def test_frames_hold_the_numbers(examples: list[Any]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deepspec.dynamics import neural_collapse
+from deepspec.layerwise.collapse import neural_collapse
 
 
 def test_every_measure_is_its_definition() -> None:

@@ -1,0 +1,27 @@
+"""The net layer by layer: features, backpropagated errors, gradients, weights, neural collapse."""
+
+from deepspec.layerwise.agreement import (
+    Agreement,
+    BlockAgreement,
+    CurvatureAgreement,
+    curvature_agreement,
+    layer_agreement,
+)
+from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse
+from deepspec.layerwise.layers import Layer, Layers
+from deepspec.layerwise.mean_products import MeanProducts
+from deepspec.layerwise.weights import WeightKnockout
+
+__all__ = [
+    "Agreement",
+    "BlockAgreement",
+    "CurvatureAgreement",
+    "Layer",
+    "Layers",
+    "MeanProducts",
+    "NeuralCollapse",
+    "WeightKnockout",
+    "curvature_agreement",
+    "layer_agreement",
+    "neural_collapse",
+]
