@@ -138,7 +138,7 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
     theta_bytes = theta.numel() * theta.element_size()
     block = min(max(BLOCK_BYTES, theta_bytes // 4), available - theta_bytes)
     function, group = problem.engine.example(), problem.group
-    blocks = sample_blocks(problem.num_samples, problem.num_classes)
+    blocks = sample_blocks(problem.num_rows, problem.num_classes)
     owners = [group.owner(place) for place in range(len(blocks))]
     mine = [block for block, owner in zip(blocks, owners, strict=True) if owner == group.rank]
 
