@@ -186,7 +186,8 @@ def command_line(rank: int, size: int, place: Path) -> None:
     # No figures, which are no matter of processes.
     commands.fill = lambda folder, found, extra: save_result(folder, found)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": (place / "port").read_text()}
+    ports = (place / "ports").read_text().split()
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0]}
     source = "tests.deepspec.distributed_cases"
     arguments = ["attribute", "--model", f"{source}:small", "--data", f"{source}:singles"]
     arguments += ["--draws", "2", "--batch-size", "4", "--out", str(place / "out")]
@@ -195,6 +196,7 @@ def command_line(rank: int, size: int, place: Path) -> None:
         with pytest.raises(SystemExit) as first:
             app(arguments)
         # Now the folder is there: the first rank says so, and the other one hears of it.
+        os.environ["MASTER_PORT"] = ports[1]
         with pytest.raises(SystemExit) as second:
             app(arguments)
     assert (first.value.code, second.value.code) == (0, 2), said.getvalue()

@@ -28,9 +28,11 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch):
 
 def started(size: int, folder: Path, seconds: float = 600.0) -> list[int | None]:
     """Exit codes of so many processes, once all have ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        (folder / "port").write_text(str(free.getsockname()[1]))
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = [str(free.getsockname()[1]) for free in (one, other)]
+    (folder / "ports").write_text(" ".join(ports))
     context = mp.get_context("spawn")
     processes = [
         context.Process(target=cases.work, args=(rank, size, str(folder))) for rank in range(size)
