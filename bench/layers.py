@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from bench.engine import nets
 from bench.timing import paired
-from deepspec import BlockDiagonal, Layers, MatrixOperator, Problem, top_eigenpairs
+from deepspec import Layers, Problem, top_eigenpairs
 from deepspec.layerwise import Layer
 from deepspec.layerwise.sides import weighted_errors, with_ones
+from deepspec.operators import BlockDiagonal, MatrixOperator
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import mlp
 
@@ -112,8 +113,8 @@ class Stages:
 def wide() -> dict[str, dict[str, float]]:
     """All layers of an MLP of eight hidden layers of 2048 on a thousand digits, float32, untrained.
 
-    Features and errors with all their eigenvalues; the Gram matrix of the gradients with the C
-    largest eigenvalues of G^l; all eigenvalues of KFAC, the C largest of CFAC.
+    Features and errors with all their eigenvalues; the Gram matrix of the gradients with the
+    C + C² largest eigenvalues of G^l; all eigenvalues of KFAC, the C + C² largest of CFAC.
     """
     data = digits(PER_CLASS).train
     model = mlp(64, (WIDTH,) * DEPTH)
@@ -140,9 +141,9 @@ def everything(layer: Layer, C: int, stages: Stages) -> None:
     kfac = stages("KFAC", lambda: layer.kfac(True))
     stages("all eigenvalues of KFAC", lambda: kfac.eigenvalues())
     cfac = stages("CFAC", lambda: layer.cfac(True))
-    stages("top C eigenvalues of CFAC", lambda: cfac.eigenvalues(C))
+    stages("top C + C² eigenvalues of CFAC", lambda: cfac.eigenvalues(C + C * C))
     gram = stages("Gram of the gradients", lambda: gradient_gram(layer))
-    stages("top C eigenvalues of G^l", lambda: top_eigenpairs(gram, C, seed=0))
+    stages("top C + C² eigenvalues of G^l", lambda: top_eigenpairs(gram, C + C * C, seed=0))
 
 
 def gradient_gram(layer: Layer) -> MatrixOperator:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from deepspec.arguments import shown
 from deepspec.classifier.arguments import (
     as_flag,
     as_logit_memory,
@@ -29,11 +30,12 @@ from deepspec.classifier.checks import (
 )
 from deepspec.classifier.dependence import require_dependence
 from deepspec.classifier.device import available_device
+from deepspec.classifier.labels import INTEGERS
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import Patterns, parameter_space
 from deepspec.classifier.precision import lowest_precision
-from deepspec.classifier.remedies import explained
+from deepspec.classifier.remedies import explained, require_untouched
 from deepspec.classifier.row_layout import RowLayout, require_class_dim
 from deepspec.classifier.shares import Shares
 from deepspec.classifier.trees import move, pick
@@ -88,7 +90,9 @@ class Problem:
         logits are computed batch by batch where they are needed.
     verify
         Compare two passes over the data, and forward with reverse mode, and see that the logits
-        depend on every tensor of θ, before any work.
+        depend on every tensor of θ, before any work. The check against difference quotients, in
+        float64 on three rows, holds about six vectors of θ for a moment (nine at the first product
+        with the Hessian); a product itself holds two or three.
     logits
         Where the logits are in what the model returns, if neither that itself nor ``.logits``: a
         key, an index, or a function of the output.
@@ -157,7 +161,7 @@ class Problem:
         reference = dict(model.named_parameters())[self.space.names[0]]
         self.dtype = reference.dtype if dtype is None else dtype
         if not isinstance(self.dtype, torch.dtype):
-            raise TypeError(f"expected a torch.dtype such as torch.float64, got {dtype!r}")
+            raise TypeError(f"expected a torch.dtype such as torch.float64, got {shown(dtype)}")
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"expected torch.float32 or torch.float64 to compute in, got {self.dtype}; pass "
@@ -176,6 +180,7 @@ class Problem:
         with torch.inference_mode(False):
             self._snapshot(model)
             take_from_first(self.group, {"θ": self.parameters, **self._constants})
+            version = self.parameters._version
             self._rows = self.group.together(
                 lambda: read_rows(
                     self._unread(),
@@ -187,15 +192,16 @@ class Problem:
                     self.logit_memory,
                 )
             )
-            self._set_up(memory_budget, verify)
+            self._set_up(memory_budget, verify, version)
 
-    def _set_up(self, memory_budget: int | float, verify: bool) -> None:
+    def _set_up(self, memory_budget: int | float, verify: bool, version: int) -> None:
         rows = self._rows
         self.criterion, self.targets, self.weights = rows.criterion, rows.targets, rows.weights
         self.sequences = rows.sequences
         columns = rows.criterion.columns if rows.criterion.least_outputs == 1 else None
         self._layout = RowLayout(class_dim=self._layout.class_dim, columns=columns)
         _, function = next(self.functions())
+        require_untouched(function, version)
         #: What the rounding of products is of: the dtype, or what the model casts to inside.
         self.precision = lowest_precision(function)
         if verify:
@@ -551,12 +557,13 @@ class Problem:
 
     def one_hot(self, labels: Int[Tensor, " b"]) -> Float[Tensor, "b C"]:
         """e_y for each label, float64."""
-        if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point():
+        whole = isinstance(labels, Tensor) and labels.dtype in INTEGERS
+        if not whole or labels.ndim != 1:
             raise TypeError(
-                f"expected labels as an integer tensor of shape (b,), got {labels!r:.60}; for "
+                f"expected labels as an integer tensor of shape (b,), got {shown(labels)}; for "
                 "example problem.labels"
             )
-        return torch.nn.functional.one_hot(labels, self.num_classes).double()
+        return torch.nn.functional.one_hot(labels.long(), self.num_classes).double()
 
     def gradient(self) -> Float[Tensor, " p"]:
         """The gradient of the loss, Σ_i w_i J_iᵀ ∂ℓ/∂f_i."""

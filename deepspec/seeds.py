@@ -6,6 +6,8 @@ from numbers import Integral
 
 import torch
 
+from deepspec.arguments import shown
+
 Seed = int | torch.Generator
 
 
@@ -32,9 +34,9 @@ def whole_seed(seed: Seed) -> int:
         return int(torch.randint(2**31, (), generator=seed, device=seed.device))
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise TypeError(
-            f"expected a seed as an integer or a torch.Generator, got {seed!r}; NumPy's generators "
-            "give one by int(rng.integers(2**31))"
+            f"expected a seed as an integer or a torch.Generator, got {shown(seed)}; NumPy's "
+            "generators give one by int(rng.integers(2**31))"
         )
     if seed < 0:
-        raise ValueError(f"expected a seed of at least 0, got {seed}")
+        raise ValueError(f"expected a seed of at least 0, got {shown(seed)}")
     return int(seed)

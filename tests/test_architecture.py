@@ -32,6 +32,7 @@ ORDER = {
     ],
     "deepspec": [
         "memory",
+        "arguments",
         "seeds",
         "classifier",
         "losses",

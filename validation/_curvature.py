@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepspec import CurvatureAgreement, Layers, Problem, curvature_agreement, gradients
+from deepspec import Layers, Problem, curvature_agreement, gradients
 from deepspec.dynamics import Snapshots, trajectory
-from deepspec.layerwise import Agreement, layer_agreement
+from deepspec.layerwise import Agreement, CurvatureAgreement, layer_agreement
 from deepspec.zoo.datasets import digits
 from deepspec.zoo.networks import convnet, mlp
 from deepspec.zoo.training import SNAPSHOTS, train

@@ -119,7 +119,7 @@ def run(profile: Profile, folder: Path | None) -> Verdict:
 STUDY = Study(
     name="frequent-tokens-lead-class-means",
     claim="In a language model the outliers from class means belong to the frequent tokens",
-    source="[002] §6.1, with the classes of Wu and Papyan (2024), Linguistic Collapse",
+    source="Papyan (2020) §6.1, with the classes of Wu and Papyan (2024), Linguistic Collapse",
     prediction="w_c grows with frequency, so frequent tokens' means span the top of G_class",
     tolerance="rank correlation above 0.5, and above 99 % of permuted frequencies",
     run=run,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from deepspec.arguments import as_path, shown
 from deepspec.attribution.by_layer import attribute_layers
 from deepspec.attribution.cost import Cost, estimate, require_memory
 from deepspec.attribution.decomposition import total_trace
@@ -124,7 +125,7 @@ def attribute(
     )
     _check(problem, settings, test=test, untrained=untrained)
     by_layer = _layers_of(problem, layers, convention)
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else as_path(checkpoint, "checkpoint")
     before: dict[str, float] = {}
     if untrained is not None:
         from_start = _whole(untrained, convention, groups)
@@ -215,7 +216,7 @@ def _check(
         if value is None and name == "exact_up_to":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"expected {name} as a whole number of at least 0, got {value!r}")
+            raise ValueError(f"expected {name} as a whole number of at least 0, got {shown(value)}")
     if settings.draws < 2:
         raise ValueError(f"expected at least 2 draws of each null, got {settings.draws}")
     if settings.steps < 1 or settings.probes < 1:
@@ -374,5 +375,6 @@ def _require_imperfect(problem: Problem, name: str) -> None:
         raise ValueError(
             f"expected probabilities that differ from the labels, but on the {name} data none "
             f"differs by more than {largest:.1e}: the fit is perfect, and what is left of the "
-            f"Hessian underflows in {problem.dtype}; {wider}train less"
+            f"Hessian underflows in {problem.dtype}; {wider}"
+            "measure an earlier moment of the training, which is another net"
         )

@@ -12,6 +12,7 @@ import numpy
 import scipy
 import torch
 
+from deepspec.arguments import as_path
 from deepspec.attribution import summary as words
 from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.measurement import Settings
@@ -44,10 +45,8 @@ class Attribution(Result, Tabular, Drawable):
         Of what the numbers depend on.
     seconds
         It took.
-    layers
-        Every layer by its name, where layers were asked for.
-    left_out
-        Why other modules with parameters are no layers.
+    layers, left_out
+        Every layer by its name, where they were asked for, and why other modules are none.
     """
 
     problem: dict[str, Any]
@@ -89,7 +88,7 @@ class Attribution(Result, Tabular, Drawable):
             If the folder exists and ``overwrite`` is false; with it, the old one is replaced
             once the new one is complete.
         """
-        with new_folder(Path(folder), overwrite=overwrite) as place:
+        with new_folder(as_path(folder, "the folder"), overwrite=overwrite) as place:
             save_result(place, self)
 
     @property
@@ -144,7 +143,7 @@ def extra_entries(folder: str | Path) -> dict[str, Any]:
     ValueError
         As :meth:`Attribution.load`.
     """
-    return load_result(Attribution, Path(folder))[1]
+    return load_result(Attribution, as_path(folder, "the folder"))[1]
 
 
 def versions() -> dict[str, str]:

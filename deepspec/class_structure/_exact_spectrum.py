@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import shown
 from deepspec.class_structure.gram import Gram, MatrixGram, descending, nonzero
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.parts import MeanPart, Part
@@ -111,6 +112,10 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
             "spectral_density or top_eigenpairs for others"
         )
     problem = operator.problem
+    if kernel is not None and not isinstance(kernel, TangentKernel):
+        raise TypeError(
+            f"expected what deepspec.tangent_kernel(problem) returned, got {shown(kernel)}"
+        )
     if kernel is not None and kernel.fingerprint != problem.fingerprint():
         raise ValueError(
             "expected the tangent kernel of the operator's problem, got that of another; "

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.arguments import is_one_of, shown
 from deepspec.class_structure.cells import Cells, Convention, weigh_cells
 from deepspec.class_structure.downdate import How, means_beyond_within
 from deepspec.class_structure.gram import Gram, descending, form_gram, nonzero
@@ -163,11 +164,11 @@ class ClassArray:
             If there is no such part, or ``how`` is neither of the two.
         """
         chosen = self.projector(part)
+        if not is_one_of(how, ("subtraction", "projection")):
+            raise ValueError(f'expected how="subtraction" or "projection", got {shown(how)}')
         if how == "subtraction":
             left = self.gram.transformed(lambda x: x - chosen.on_rows(x))
             return left[left > self.gram.rounding]
-        if how != "projection":
-            raise ValueError(f'expected how="subtraction" or "projection", got {how!r}')
         if isinstance(chosen, MeanPart):
             left = self.gram.without_range(chosen.basis)
         else:

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from deepspec.arguments import is_one_of, shown
+
 Convention = Literal["jmlr2020", "icml2019"]
 
 
@@ -233,12 +235,12 @@ def weigh_gradients(
     if log_row_weights is None:
         log_row_weights = log_probabilities.new_full((len(labels),), -math.log(len(labels)))
     rows = log_row_weights[:, None]
+    if not is_one_of(convention, ("jmlr2020", "icml2019")):
+        raise ValueError(f'expected convention "jmlr2020" or "icml2019", got {shown(convention)}')
     if convention == "jmlr2020":
         log_weights = log_probabilities + rows
-    elif convention == "icml2019":
-        log_weights = torch.zeros_like(log_probabilities) + rows
     else:
-        raise ValueError(f'expected convention "jmlr2020" or "icml2019", got {convention!r}')
+        log_weights = torch.zeros_like(log_probabilities) + rows
     if grouping is None:
         return weigh_cells(log_weights, labels, log_weights.shape[1], dtype, cross=True)
     grouping = grouping.to(labels.device)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.arguments import shown
 from deepspec.class_structure.gram_of_means import HasMatrix, mean_gram, pulled
 from deepspec.class_structure.mean_columns import MeanColumns
 from deepspec.class_structure.mean_projector import MeansProjector
@@ -164,6 +165,11 @@ def cross_class_deviations(structure: ClassStructure, kernel: HasMatrix | None =
 
 def _present(structure: ClassStructure) -> Int[Tensor, " k"]:
     """The classes that have samples."""
+    if not isinstance(structure, ClassStructure):
+        raise TypeError(
+            f"expected a deepspec.ClassStructure, got {shown(structure)}; make one with "
+            "deepspec.ClassStructure(problem)"
+        )
     return (structure.problem.class_counts > 0).nonzero()[:, 0]
 
 

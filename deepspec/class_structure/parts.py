@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import is_one_of, shown
 from deepspec.class_structure.cells import Cells
 from deepspec.operators import Projector
 
@@ -209,6 +210,6 @@ def part(cells: Cells, name: str) -> Part:
     ValueError
         If there is no such part; the error lists those that there are.
     """
-    if name not in KINDS:
-        raise ValueError(f"expected a part, one of {', '.join(KINDS)}; got {name!r}")
+    if not is_one_of(name, KINDS):
+        raise ValueError(f"expected a part, one of {', '.join(KINDS)}; got {shown(name)}")
     return KINDS[name](cells)

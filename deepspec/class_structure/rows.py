@@ -269,15 +269,14 @@ class GradientRows(Rows):
     def conjugate(self, theta: Float[Tensor, "nC nC"]) -> Float[Tensor, "m m"]:
         """LᵀΘL, in float64, a stretch of columns at a time."""
         shape = (self.problem.num_rows, self.problem.num_classes, -1)
-        for_columns = [
-            self.from_logits(few.double().reshape(shape)) for few in theta.split(ROWS_AT_ONCE, 1)
-        ]
-        left = torch.cat(for_columns, dim=1)
-        del for_columns
-        found = torch.cat(
-            [self.from_logits(few.T.reshape(shape)) for few in left.split(ROWS_AT_ONCE, 0)], dim=1
-        )
-        return (found + found.T) / 2
+        result = theta.new_empty(theta.shape, dtype=torch.float64)
+        stretches = range(0, len(theta), ROWS_AT_ONCE)
+        for some in (slice(start, start + ROWS_AT_ONCE) for start in stretches):
+            result[:, some] = self.from_logits(theta[:, some].double().reshape(shape))
+        # In place: one such matrix may be all that fits.
+        for some in (slice(start, start + ROWS_AT_ONCE) for start in stretches):
+            result[some] = self.from_logits(result[some].T.reshape(shape)).T
+        return _symmetrized(result)
 
     def form(self, part: Part | None) -> SymmetricOperator:
         if part is None:
@@ -304,6 +303,16 @@ class GradientRows(Rows):
     @property
     def symbol(self) -> str:
         return "G"
+
+
+def _symmetrized(matrix: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
+    """(M + Mᵀ)/2 in place of M."""
+    stretches = [slice(i, i + ROWS_AT_ONCE) for i in range(0, len(matrix), ROWS_AT_ONCE)]
+    for place, rows in enumerate(stretches):
+        for columns in stretches[place:]:
+            mean = (matrix[rows, columns] + matrix[columns, rows].T) / 2
+            matrix[rows, columns], matrix[columns, rows] = mean, mean.T
+    return matrix
 
 
 class RowsForm(SymmetricOperator):

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import check_numbers, shown
 from deepspec.storage.display import Result, Table, Tabular
 
 
@@ -57,6 +58,10 @@ class TwoWayLayout(Result, Tabular):
         return cls(total=total, **dict.fromkeys(names, share))
 
 
+def _is_cell(cell: object) -> bool:
+    return isinstance(cell, tuple | list) and len(cell) == 2
+
+
 def two_way_layout(
     gram: Float[Tensor, "r r"], weights: Float[Tensor, " r"], cells: list[tuple[int, int]]
 ) -> TwoWayLayout:
@@ -76,6 +81,15 @@ def two_way_layout(
     >>> layout.class_alone, layout.interaction
     (1.0, 0.0)
     """
+    check_numbers(gram, ("r", "r"), "the Gram matrix")
+    check_numbers(weights, (len(gram),), "weights")
+    if not isinstance(cells, list | tuple) or not all(map(_is_cell, cells)):
+        raise TypeError(f"expected cells as a list of pairs (c, c'), got {shown(cells)}")
+    if gram.shape[1] != len(gram) or len(cells) != len(gram):
+        raise ValueError(
+            f"expected a square Gram matrix and one cell for each row, got {shown(gram)} and "
+            f"{len(cells)} cells"
+        )
     places = [i for i, (c, other) in enumerate(cells) if c != other]
     if len(places) < 2:
         return TwoWayLayout._without_effects(float("nan"), 0.0)

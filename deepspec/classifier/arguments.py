@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from deepspec.arguments import shown
 from deepspec.classifier.failures import raised
 from deepspec.classifier.parameters import Patterns, selection_of
 
@@ -29,7 +30,7 @@ def as_memory_budget(budget: Any) -> int | float:
     if not (share or whole) or not 0 <= budget <= (1 if share else math.inf):
         raise ValueError(
             "expected memory_budget as bytes (int) or as a share of the free memory "
-            f"(float in 0..1), got {budget!r}"
+            f"(float in 0..1), got {shown(budget)}"
         )
     return float(budget) if share else int(budget)
 
@@ -63,7 +64,7 @@ def as_num_classes(count: Any) -> int | None:
     except TypeError:
         found = 0
     if found < 1 or isinstance(count, bool):
-        raise ValueError(f"expected num_classes as a whole number of at least 1, got {count!r}")
+        raise ValueError(f"expected num_classes as an integer of at least 1, got {shown(count)}")
     return found
 
 
@@ -119,7 +120,7 @@ def as_plan(plan: Any) -> dict[str, str | int]:
         isinstance(name, str) and isinstance(choice, str | int) for name, choice in plan.items()
     ):
         raise TypeError(
-            f"expected a plan, a dict of choices by name, got {plan!r:.60}; take the plan of a "
+            f"expected a plan, a dict of choices by name, got {shown(plan)}; take the plan of a "
             "problem with the same net and data"
         )
     return dict(plan)
@@ -137,7 +138,7 @@ def as_selection(select: Any) -> Callable[[str, nn.Parameter], bool] | None:
         return None
     if not callable(select) or isinstance(select, type):
         raise TypeError(
-            f"expected select as a function of a name and a parameter, got {select!r:.60}; for "
+            f"expected select as a function of a name and a parameter, got {shown(select)}; for "
             "example select=lambda name, parameter: name.startswith('head')"
         )
 
@@ -180,5 +181,5 @@ def as_flag(name: str, value: Any) -> bool:
         If it is something else.
     """
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"expected {name} as True or False, got {value!r:.60}")
+        raise TypeError(f"expected {name} as True or False, got {shown(value)}")
     return bool(value)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deepspec.arguments import shown
 from deepspec.classifier.forms import opened
 from deepspec.classifier.loaders import lost_samples
 from deepspec.classifier.trees import cut
@@ -86,5 +87,5 @@ def _whole(batch_size: Any) -> int:
     except TypeError:
         found = 0
     if found < 1 or isinstance(batch_size, bool):
-        raise ValueError(f"expected a whole batch_size of at least 1, got {batch_size!r}")
+        raise ValueError(f"expected a whole batch_size of at least 1, got {shown(batch_size)}")
     return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deepspec.arguments import shown
 from deepspec.classifier.failures import raised
 
 Where = str | int | Callable[[Any], Tensor] | None
@@ -24,7 +25,7 @@ def require_where(where: object) -> None:
     if not known or isinstance(where, bool):
         raise TypeError(
             "expected logits= as a key, an index or a function of the model's output, got "
-            f"{where!r}; for example logits=0 or logits=lambda output: output['scores']"
+            f"{shown(where)}; for example logits=0 or logits=lambda output: output['scores']"
         )
 
 
@@ -60,8 +61,8 @@ def logits_of(output: Any, where: Where) -> Any:
         return output[where]
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"expected the logits at {where!r} of the model's output, got {kind_of(output)}; pass "
-            "another logits="
+            f"expected the logits at {shown(where)} of the model's output, got {kind_of(output)}; "
+            "pass another logits="
         ) from error
 
 

@@ -19,6 +19,11 @@ CDIST = (
 )
 BAG = "use nn.Embedding with the same weights and the same reduction of its rows"
 
+MAX_NORM = (
+    "for an embedding with max_norm do once what it does at each pass, module.weight.data.renorm_"
+    "(2, 0, module.max_norm), and then set module.max_norm = None: the same logits"
+)
+
 # How PyTorch's message begins to say it, and what helps.
 REMEDIES = {
     "cdist": CDIST,
@@ -28,7 +33,7 @@ REMEDIES = {
     "use_reentrant": "pass use_reentrant=False to torch.utils.checkpoint",
     "sparse": "make embeddings with sparse=False",
     "donated buffer": "give the model from before torch.compile (compiled._orig_mod)",
-    "inplace operation": "make embeddings without max_norm, and activations without inplace=True",
+    "inplace operation": f"give activations inplace=False; {MAX_NORM}",
     "stateless": "give the module inside DataParallel or TorchScript",
     "does not require grad": "do not detach the logits from the parameters",
     "dtype": "pass dtype= the one that the model's forward pass is written for",
@@ -42,6 +47,26 @@ WRITTEN_OUT = {
     "embedding_bag": BAG,
     "hardsigmoid": "write it out as nn.functional.relu6(x + 3) / 6",
 }
+
+
+def require_untouched(function: LogitFunction, version: int) -> None:
+    """No forward pass may write to θ; ``version`` is what PyTorch counted before the first one.
+
+    Raises
+    ------
+    ValueError
+        If one did; by name, with what to do.
+    """
+    if next(iter(function.parameters.values()))._version == version:
+        return
+    own = {name: value.detach().clone() for name, value in function.parameters.items()}
+    with torch.no_grad():
+        function(own)
+    names = [name for name, value in own.items() if value._version] or ["a parameter"]
+    raise ValueError(
+        f"expected a forward pass that leaves the parameters as they are, but it writes to "
+        f"{', '.join(names)}; {MAX_NORM}"
+    )
 
 
 def second_order_remedy(said: str) -> str:

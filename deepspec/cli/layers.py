@@ -15,7 +15,7 @@ from rich.console import Console
 from deepspec.cli.commands import Precision, Seed, plain_table
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, prepare
 from deepspec.layerwise import Layers
-from deepspec.layerwise.layers import Layer
+from deepspec.layerwise.layer import Layer
 from deepspec.layerwise.table import MEASURES, layer_measures
 
 STATIONARITY = "stationarity"

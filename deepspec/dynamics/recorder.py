@@ -7,7 +7,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from deepspec.arguments import as_path, check_above, check_whole, is_one_of, shown
 from deepspec.dynamics.measures import MEASURES, Moment, Row
 from deepspec.dynamics.trajectories import Trajectory
 from deepspec.problem import Problem
@@ -86,18 +87,22 @@ class Recorder:
         clock: Callable[[], float] = time.perf_counter,
         **options: Any,
     ) -> None:
-        if isinstance(what, str):
-            what = [what]
+        if not isinstance(what, list | tuple):
+            what = [what]  # type: ignore[list-item]
         for measure in what:
-            if not callable(measure) and measure not in MEASURES:
+            if not callable(measure) and not is_one_of(measure, MEASURES):
                 raise ValueError(
                     f"expected measures out of {', '.join(MEASURES)}, or functions of a Problem; "
-                    f"got {measure!r}"
+                    f"got {shown(measure)}"
                 )
-        if every < 1 or (budget is not None and budget <= 0) or tolerance <= 0 or matvecs < 4:
-            raise ValueError(
-                "expected every >= 1, budget > 0 or None, tolerance > 0 and matvecs >= 4, got "
-                f"{every}, {budget}, {tolerance} and {matvecs}"
+        check_whole(every, 1, "every")
+        check_whole(matvecs, 4, "matvecs")
+        check_above(tolerance, 0, "tolerance")
+        if budget is not None:
+            check_above(budget, 0, "budget, a share of the training's time,")
+        if not (log is None or isinstance(log, str | Path) or callable(log)):
+            raise TypeError(
+                f"expected log as a path or a function of a row and a step, got {shown(log)}"
             )
         model = source if isinstance(source, nn.Module) else None
         if (model is None) != (data is None) or (model is None and not callable(source)):
@@ -186,7 +191,13 @@ class Recorder:
         row: Row = {}
         for measure in self._what:
             known = MEASURES[measure] if isinstance(measure, str) else None
-            row |= measure(moment.problem) if known is None else known(moment)  # type: ignore[operator]
+            found: Any = measure(moment.problem) if known is None else known(moment)
+            if not isinstance(found, Mapping):
+                raise TypeError(
+                    f"expected {getattr(measure, '__name__', measure)} to return a dict of numbers "
+                    f"by name, got {shown(found)}"
+                )
+            row |= found
         return row
 
 
@@ -247,7 +258,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     ValueError
         If a whole line is no JSON.
     """
-    path = Path(path)
+    path = as_path(path, "the rows")
     if not path.is_file():
         raise FileNotFoundError(f"expected a recorder's rows at {path}, found no file")
     whole = path.read_text().rpartition("\n")[0]

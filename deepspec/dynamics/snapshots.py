@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from deepspec.arguments import check_whole, shown
 from deepspec.dynamics.trajectories import Trajectory
 from deepspec.storage.checkpoint import write_atomically
 
@@ -40,19 +41,25 @@ def snapshot_epochs(plan: str | Iterable[int], epochs: int) -> tuple[int, ...]:
     >>> snapshot_epochs([60, 3], 60)
     (3, 60)
     """
+    check_whole(epochs, 0, "epochs")
     if isinstance(plan, str):
         kind, _, number = plan.partition(":")
         if kind != "log" or not number.isdecimal() or int(number) < 2:
             raise ValueError(
-                f'expected snapshots as "log:k" with k of at least 2, or as epochs; got {plan!r}'
+                'expected snapshots as "log:k" with k of at least 2, or as epochs; got '
+                f"{shown(plan)}"
             )
         steps = int(number) - 1
         return tuple(sorted({0} | {round(epochs ** (i / steps)) for i in range(steps + 1)}))
-    chosen = tuple(sorted(set(plan)))
+    if not isinstance(plan, Iterable) or isinstance(plan, bytes | nn.Module):
+        raise TypeError(
+            f'expected snapshots as "log:k" or as epochs, got {shown(plan)}; for example [0, 5]'
+        )
+    chosen = list(plan)
     for epoch in chosen:
         if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch <= epochs:
-            raise ValueError(f"expected epochs in 0..{epochs} for snapshots, got {epoch!r}")
-    return chosen
+            raise ValueError(f"expected epochs in 0..{epochs} for snapshots, got {shown(epoch)}")
+    return tuple(sorted(set(chosen)))
 
 
 class Snapshots(Sequence[nn.Module]):
@@ -160,5 +167,12 @@ def trajectory(snapshots: Snapshots, quantity: Callable[[nn.Module], Any]) -> Tr
     >>> trajectory(Snapshots(folder, net), lambda net: net.weight.sum().item())
     Trajectory(2 steps from 0 to 5, value: 0 to 10)
     """
+    if not isinstance(snapshots, Snapshots):
+        raise TypeError(
+            f"expected deepspec.dynamics.Snapshots, got {shown(snapshots)}; open a folder of them "
+            "with Snapshots(folder, net)"
+        )
+    if not callable(quantity) or isinstance(quantity, type):
+        raise TypeError(f"expected quantity as a function of a net, got {shown(quantity)}")
     found = tuple(quantity(snapshots.at(epoch)) for epoch in snapshots.epochs)
     return Trajectory(steps=snapshots.epochs, found=found)

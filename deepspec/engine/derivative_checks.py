@@ -18,11 +18,11 @@ from deepspec.engine.autodiff import (
     ReverseOverReverse,
     TransientJacobian,
 )
+from deepspec.engine.double_precision import DoubleFunction
 from deepspec.engine.errors import NoSecondDerivative, WrongDerivative, WrongSecondDerivative
 from deepspec.engine.jacobian_by_rows import JacobianByRows
 from deepspec.engine.verification import (
     SHIFT,
-    DoubleFunction,
     culprit,
     curved,
     first_order_is_wrong,

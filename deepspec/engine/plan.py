@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from deepspec.arguments import shown
 from deepspec.classifier.parameters import ParameterSpace
 
 Plan = dict[str, str | int]
@@ -94,7 +95,7 @@ def _require_known(name: str, choice: str | int) -> None:
                 return
             expected = "a count" if known is None else "one of " + ", ".join(known)
             raise ValueError(
-                f"expected {name!r} in a plan to be {expected}, got {choice!r:.60}; give a plan "
+                f"expected {name!r} in a plan to be {expected}, got {shown(choice)}; give a plan "
                 "as problem.plan was, or {} to decide anew"
             )
     raise ValueError(

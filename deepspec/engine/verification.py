@@ -5,154 +5,25 @@ autograd.Function. Forward and reverse mode may agree on what is wrong, so the j
 the function itself, evaluated at θ ± h v. Both one-sided quotients are taken, D₊ and D₋. Their
 difference is what rounding and curvature leave, and is large beside a kink; where it is, nothing is
 judged. So a tolerance never depends on the number of samples, and piecewise linear nets pass.
-
-Of a large net only some columns of each large tensor are moved, and the rest goes through float64
-on its way into the model: about half the memory and a third of the time that all of θ would take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.parameters import ParameterSpace
-from deepspec.classifier.trees import move
 from deepspec.engine.autodiff import HessianProducts, JacobianProducts, LogitGradient
+from deepspec.engine.double_precision import InDouble, direction, moved
 
-STEP, TOLERANCE, SHIFT, ROWS = 1e-6, 1e-5, 1e-3, 3
-# Above so many parameters, so many entries of each tensor are moved, at least a column.
-LARGE, ENTRIES = 2**22, 2**16
+STEP, TOLERANCE, SHIFT = 1e-6, 1e-5, 1e-3
 EPS = torch.finfo(torch.float64).eps
 Products = Callable[[LogitFunction], JacobianProducts]
 SecondProducts = Callable[[LogitFunction, LogitGradient], HessianProducts]
-
-
-class InDouble(TorchFunctionMode):
-    """Inside, what a model casts to a lower precision stays in float64."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        def raised(value: Any) -> Any:
-            low = (torch.float32, torch.float16, torch.bfloat16)
-            return torch.float64 if isinstance(value, torch.dtype) and value in low else value
-
-        if getattr(func, "__name__", "") == "float":
-            return args[0].double()
-        given = {name: raised(value) for name, value in (kwargs or {}).items()}
-        return func(*(raised(value) for value in args), **given)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Some neighbouring columns of a tensor, which move while the rest of it stays."""
-
-    whole: Tensor
-    dim: int
-    start: int
-    count: int
-
-    @staticmethod
-    def of(whole: Tensor) -> Columns | None:
-        """Columns in the middle, where inputs are seldom all zero; ``None`` for a small tensor."""
-        dim = min(1, whole.ndim - 1)
-        if whole.numel() <= ENTRIES:
-            return None
-        each = whole.numel() // whole.shape[dim]
-        count = max(1, min(whole.shape[dim], ENTRIES // each))
-        return Columns(whole, dim, (whole.shape[dim] - count) // 2, count)
-
-    def taken(self) -> Tensor:
-        """The columns, in float64."""
-        return self.whole.detach().narrow(self.dim, self.start, self.count).double()
-
-    def put(self, columns: Tensor) -> Tensor:
-        """The whole tensor in float64 with other columns."""
-        sizes = [self.start, self.count, self.whole.shape[self.dim] - self.start - self.count]
-        before, _, after = self.whole.detach().split(sizes, self.dim)
-        return torch.cat([before.double(), columns, after.double()], self.dim)
-
-
-class DoubleFunction(LogitFunction):
-    """A logit function of a few rows in float64, at θ or a little beside it."""
-
-    partly: Mapping[str, Columns]
-
-    @staticmethod
-    def from_function(function: LogitFunction, shift: float = 0.0) -> DoubleFunction:
-        n = function.samples
-        device = next(iter(function.parameters.values())).device
-        few = function.pick(torch.tensor(sorted({0, n // 2, n - 1})[:ROWS], device=device))
-        large = few.space.size > LARGE
-        columns = {k: Columns.of(v) if large else None for k, v in few.parameters.items()}
-        partly = {k: c for k, c in columns.items() if c is not None}
-        moving = {
-            k: partly[k].taken() if k in partly else v.detach().double()
-            for k, v in few.parameters.items()
-        }
-        space = ParameterSpace(few.space.names, tuple(moving[k].shape for k in few.space.names))
-        constants = {
-            k: v.double() if v.is_floating_point() else v for k, v in few.constants.items()
-        }
-        inputs = move(few.inputs, device, torch.float64)
-        # Views of one flat θ, as a tangent has to be aligned with.
-        named = space.unflatten(space.flatten(moving))
-        double = DoubleFunction(
-            few.model,
-            space,
-            named,
-            constants,
-            inputs,
-            few.samples,
-            logits=few.logits,
-            layout=few.layout,
-            mask=few.mask,
-        )
-        double.partly = partly
-        if shift:
-            beside = space.flatten(named).add_(direction(double, 7), alpha=shift)
-            double.parameters = space.unflatten(beside)
-        return double
-
-    def __call__(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "b C"]:
-        whole = {k: self.partly[k].put(v) if k in self.partly else v for k, v in parameters.items()}
-        with InDouble():
-            return super().__call__(whole)
-
-
-def direction(function: LogitFunction, seed: int) -> Float[Tensor, " p"]:
-    """A random direction in which every tensor moves by a like share of its size, float64."""
-    generator = torch.Generator().manual_seed(seed)
-    parts = {}
-    for name, value in function.parameters.items():
-        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
-        size = float(value.detach().double().square().mean().sqrt())
-        parts[name] = noise.to(value.device) * (size or 1.0)
-    # The padding token's row is a constant by convention, though the logits depend on it.
-    names = {id(value): name for name, value in function.model.named_parameters()}
-    for module in function.model.modules():
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            name = names.get(id(module.weight), "")
-            if name in parts:
-                parts[name][module.padding_idx] = 0.0
-    return function.space.flatten(parts)
-
-
-def moved(function: LogitFunction, vector: Tensor, step: float) -> dict[str, Tensor]:
-    """θ + step · v, with a graph beginning there."""
-    space = function.space
-    tangents = space.unflatten(vector)
-    theta = space.flatten(
-        {k: v.detach() + step * tangents[k] for k, v in function.parameters.items()}
-    )
-    return {k: v.detach().requires_grad_() for k, v in space.unflatten(theta).items()}
 
 
 def is_wrong(found: Tensor, at: Tensor, plus: Tensor, minus: Tensor, *, floor: float) -> bool:

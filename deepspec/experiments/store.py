@@ -20,8 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from deepspec.storage.files import read_json, write_atomically
-from deepspec.storage.replacing import put_in_place
+from deepspec.storage.files import read_json, sync_folder, write_atomically
 
 TRAINED, ANALYSED, FAILED, LOCKS = "trained", "analysed", "failed", ".locks"
 PLAN, RUN, DRIVER = "plan.json", "run.json", "driver"
@@ -62,10 +61,14 @@ class Store:
         return place
 
     def finish(self, kind: str, name: str, record: Record) -> None:
-        """Give a run its name, once all of it is on the disk."""
+        """Give a run its name, once all of it is on the disk.
+
+        Each of its files was written there whole, and with its name; this is the last of them.
+        """
         made = self.folder / kind / f".{name}"
         write_atomically(made / RUN, _lines(record))
-        put_in_place(made, self.place(kind, name))
+        os.replace(made, self.place(kind, name))
+        sync_folder(self.folder / kind)
 
     def record(self, kind: str, name: str) -> Record | None:
         """How a run ended: None where it has not."""

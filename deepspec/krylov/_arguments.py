@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral
-
+import torch
 from torch import Tensor
 
+from deepspec.arguments import check_above
 from deepspec.operators._contract import all_finite, check_space
 from deepspec.operators.base import SymmetricOperator
 
@@ -25,18 +24,9 @@ def check_operator(A: SymmetricOperator) -> None:
         )
 
 
-def check_whole(value: int, least: int, what: str) -> None:
-    """Raise TypeError unless ``value`` is an integer, ValueError if it is below ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"expected {what} as an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"expected {what} of at least {least}, got {value}")
-
-
 def check_positive(value: float, what: str) -> None:
-    """Raise ValueError unless 0 < ``value`` < ∞."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"expected {what} above 0 and finite, got {value}")
+    """Raise TypeError unless ``value`` is a number, ValueError unless 0 < ``value`` < ∞."""
+    check_above(value, 0, what)
 
 
 def check_vectors(A: SymmetricOperator, vectors: Tensor, columns: bool) -> None:
@@ -44,6 +34,8 @@ def check_vectors(A: SymmetricOperator, vectors: Tensor, columns: bool) -> None:
     if not isinstance(vectors, Tensor):
         raise TypeError(f"expected the start as a torch tensor, got {type(vectors).__name__}")
     wanted = f"columns ({A.size}, b)" if columns else f"of shape ({A.size},)"
+    if vectors.layout != torch.strided:
+        raise TypeError(f"expected a dense start, got {vectors.layout}; give start.to_dense()")
     shaped = vectors.ndim == (2 if columns else 1) and vectors.shape[0] == A.size
     if not shaped or vectors.numel() == 0:
         raise ValueError(f"expected a start {wanted}, got shape {tuple(vectors.shape)}")
@@ -59,6 +51,7 @@ def check_vectors(A: SymmetricOperator, vectors: Tensor, columns: bool) -> None:
 def not_finite(A: SymmetricOperator, which: str) -> FloatingPointError:
     """The error for a product that cannot be worked with, with the remedies."""
     return FloatingPointError(
-        f"{which} of {type(A).__name__} holds NaN or infinity, or its square overflows; look for "
-        "them in the parameters, the data or the loss, or scale the operator: (1 / c) * A"
+        f"expected finite products, but {which} of {type(A).__name__} holds NaN or infinity, or "
+        "its square overflows; look for them in the parameters, the data or the loss, or scale "
+        "the operator, (1 / c) * A, and multiply what is found by c"
     )

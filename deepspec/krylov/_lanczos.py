@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_vectors, check_whole, not_finite
+from deepspec.arguments import as_path, check_not_negative, check_whole, is_one_of, shown
+from deepspec.krylov._arguments import check_operator, check_vectors, not_finite
 from deepspec.krylov._inner import MOST_PASSES, enough_left, inner, subtract_then_inner
 from deepspec.krylov._probes import dimension, normal_vector
 from deepspec.krylov._progress import progress
@@ -278,11 +279,13 @@ def open_checkpoint(
     """The checkpoint of an estimator's run on A."""
     configuration = {"estimator": estimator, **settings, **A.fingerprint()}
     tolerance = 32 * A.epsilon
-    return Checkpoint(Path(path), every, configuration, tolerance, A.plan, A.follow, A.group)
+    check_not_negative(every, "checkpoint_every")
+    place = as_path(path, "checkpoint")
+    return Checkpoint(place, every, configuration, tolerance, A.plan, A.follow, A.group)
 
 
 def check_reorthogonalize(reorthogonalize: str) -> bool:
     """Whether it is "full"; raises ValueError for what is neither."""
-    if reorthogonalize not in ("none", "full"):
-        raise ValueError(f'expected reorthogonalize="none" or "full", got {reorthogonalize!r}')
+    if not is_one_of(reorthogonalize, ("none", "full")):
+        raise ValueError(f'expected reorthogonalize="none" or "full", got {shown(reorthogonalize)}')
     return reorthogonalize == "full"

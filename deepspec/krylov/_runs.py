@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_whole
+from deepspec.arguments import check_whole
+from deepspec.krylov._arguments import check_operator
 from deepspec.krylov._lanczos import (
     Recurrence,
     Reorthogonalize,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_whole
+from deepspec.arguments import check_above, check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ def bump_width(steps: int, kappa: float) -> float:
 
 def check_drawing(kappa: float | None, points: int) -> None:
     """Raise ValueError for a κ or a number of points that draws nothing."""
-    if kappa is not None and not 1 < kappa < math.inf:
-        raise ValueError(f"expected kappa above 1 (the bumps' contrast), got {kappa}")
+    if kappa is not None:
+        check_above(kappa, 1, "kappa")
     check_whole(points, 2, "points")
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_whole
+from deepspec.arguments import check_whole
+from deepspec.krylov._arguments import check_operator
 from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._resuming import Images, opened

@@ -9,12 +9,8 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import (
-    check_operator,
-    check_positive,
-    check_vectors,
-    check_whole,
-)
+from deepspec.arguments import check_whole, is_one_of, shown
+from deepspec.krylov._arguments import check_operator, check_positive, check_vectors
 from deepspec.krylov._lanczos import open_checkpoint
 from deepspec.krylov._probes import dimension
 from deepspec.krylov._results import Eigenpairs
@@ -120,8 +116,8 @@ def _checked(A: SymmetricOperator, k: int, which: str, tol: float, start: Tensor
     """k, cut to what there is; raises ValueError for what cannot be right."""
     check_operator(A)
     check_whole(k, 1, "k")
-    if which not in KEYS:
-        raise ValueError(f"expected which to be one of {', '.join(KEYS)}; got {which!r}")
+    if not is_one_of(which, KEYS):
+        raise ValueError(f"expected which to be one of {', '.join(KEYS)}; got {shown(which)}")
     check_positive(tol, "tol")
     if start is not None:
         check_vectors(A, start, columns=True)

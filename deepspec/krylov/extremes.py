@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from deepspec.krylov._arguments import check_operator, check_whole
+from deepspec.arguments import check_whole
+from deepspec.krylov._arguments import check_operator
 from deepspec.krylov._lanczos import lanczos
 from deepspec.krylov._probes import unit_probe
 from deepspec.operators.base import SymmetricOperator

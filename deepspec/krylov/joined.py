@@ -8,7 +8,8 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_whole
+from deepspec.arguments import as_path, check_whole
+from deepspec.krylov._arguments import check_operator
 from deepspec.krylov._lanczos import Reorthogonalize
 from deepspec.krylov._probes import dimension
 from deepspec.krylov._results import Eigenpairs
@@ -142,7 +143,7 @@ def joined_spectrum(
             f"to draw; got k={k}: ask for fewer, or top_eigenpairs for them all"
         )
     seed = whole_seed(seed)
-    folder = None if checkpoint is None else Path(checkpoint)
+    folder = None if checkpoint is None else as_path(checkpoint, "checkpoint")
     pairs = top_eigenpairs(
         A,
         k,

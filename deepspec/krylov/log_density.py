@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import is_one_of, shown
 from deepspec.krylov._arguments import check_positive
 from deepspec.krylov._bands import Band, curve_band
 from deepspec.krylov._lanczos import (
@@ -184,7 +185,7 @@ class LogSpectralDensity(OfQuadrature, Result, Tabular, Drawable):
     @staticmethod
     def _known(side: Side) -> Side:
         if side not in ("both", "positive", "negative"):
-            raise ValueError(f'expected side "both", "positive" or "negative", got {side!r}')
+            raise ValueError(f'expected side "both", "positive" or "negative", got {shown(side)}')
         return side
 
     def redraw(
@@ -233,8 +234,8 @@ class LogSpectralDensity(OfQuadrature, Result, Tabular, Drawable):
 def _check(epsilon: float, kappa: float | None, points: int, per: str) -> None:
     check_drawing(kappa, points)
     check_positive(epsilon, "epsilon, the floor of log |λ|,")
-    if per not in ("log", "unit"):
-        raise ValueError(f'expected per="log" or per="unit", got {per!r}')
+    if not is_one_of(per, ("log", "unit")):
+        raise ValueError(f'expected per="log" or per="unit", got {shown(per)}')
 
 
 def log_spectral_density(

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import check_above, check_whole, is_one_of, shown
 from deepspec.krylov._results import Eigenpairs
 from deepspec.storage.display import Result
 
@@ -82,12 +83,10 @@ def count_outliers(
     >>> count_outliers(pairs).count
     2
     """
-    if which not in ("largest", "smallest"):
-        raise ValueError(f'expected which="largest" or which="smallest", got {which!r}')
-    if not threshold > 0 or window < 5:
-        raise ValueError(
-            f"expected a positive threshold and a window of at least 5, got {threshold}, {window}"
-        )
+    if not is_one_of(which, ("largest", "smallest")):
+        raise ValueError(f'expected which="largest" or which="smallest", got {shown(which)}')
+    check_above(threshold, 0, "threshold")
+    check_whole(window, 5, "window")
     values, residuals = pairs.values.double().cpu(), pairs.residuals.double().cpu()
     if values.shape[0] < 7:
         raise ValueError(

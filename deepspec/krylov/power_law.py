@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from deepspec.arguments import is_one_of, shown
 from deepspec.krylov._spectral_density import SpectralDensity
 from deepspec.krylov.log_density import LogSpectralDensity, Side
 from deepspec.storage.display import Result
@@ -82,9 +84,14 @@ def fit_power_law(
     >>> round(fit_power_law(density, (1.5, 7.0)).exponent)
     2
     """
-    low, high = interval
-    if not 0 < low < high < math.inf:
-        raise ValueError(f"expected an interval 0 < low < high, got {interval}")
+    low, high = _interval(interval)
+    if not is_one_of(side, SIDES):
+        raise ValueError(f"expected side to be one of {', '.join(SIDES)}; got {shown(side)}")
+    if not isinstance(density, LogSpectralDensity | SpectralDensity):
+        raise TypeError(
+            f"expected a density, got {shown(density)}; give what log_spectral_density or "
+            "spectral_density returned"
+        )
     if isinstance(density, LogSpectralDensity):
         curves = {"both": density.values, "positive": density.positive}
         curves["negative"] = density.negative
@@ -98,7 +105,7 @@ def fit_power_law(
         own = density.standard_error
         errors = {"positive": own, "negative": own.flip(0)}
     if side not in curves:
-        raise ValueError(f"expected side to be one of {', '.join(curves)}; got {side!r}")
+        raise ValueError(f"expected side to be one of {', '.join(curves)}; got {shown(side)}")
     values = curves[side]
     share = errors[side] / values.clamp_min(1e-300)
     inside = (magnitude >= low) & (magnitude <= high) & (values > 0)
@@ -129,3 +136,14 @@ def fit_power_law(
         low=low,
         high=high,
     )
+
+
+def _interval(interval: Any) -> tuple[float, float]:
+    """0 < low < high; raises ValueError or TypeError for anything else."""
+    try:
+        low, high = (float(end) for end in interval)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"expected an interval (low, high), got {shown(interval)}") from error
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"expected an interval 0 < low < high, got {shown(interval)}")
+    return low, high

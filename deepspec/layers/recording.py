@@ -96,10 +96,23 @@ def record(
     """Each layer's observed input and δ = ∂(logits)/∂(its output): C backward passes.
 
     No gradient of a parameter is computed on the way.
+
+    Raises
+    ------
+    ValueError
+        If a layer is not called once.
     """
     with hooked(layers) as calls:
         with torch.enable_grad():
             logits = function(function.parameters)
+        for layer in layers:
+            made = len(calls.probes.get(layer.module, ()))
+            if made != 1:
+                raise ValueError(
+                    f"expected {layer.name} to be called once in every batch, as in the first one, "
+                    f"but it is called {made} times in {function.place}: the way through the net "
+                    "depends on the data; select= can leave such a layer out of θ"
+                )
         probes = [calls.probes[layer.module][0] for layer in layers]
         classes = logits.shape[1]
         deltas = [probe.new_empty(len(probe), classes, *probe.shape[1:]) for probe in probes]

@@ -8,8 +8,9 @@ from deepspec.layerwise.agreement import (
     layer_agreement,
 )
 from deepspec.layerwise.collapse import NeuralCollapse, neural_collapse
-from deepspec.layerwise.layers import Layer, Layers
-from deepspec.layerwise.mean_products import MeanProducts
+from deepspec.layerwise.layer import Layer
+from deepspec.layerwise.layers import Layers
+from deepspec.layerwise.products_of_means import MeanProducts
 from deepspec.layerwise.weights import WeightKnockout
 
 __all__ = [

@@ -19,7 +19,8 @@ from deepspec.layerwise.blocks import (
     in_whole,
     merged,
 )
-from deepspec.layerwise.layers import Layer, Layers
+from deepspec.layerwise.layer import Layer
+from deepspec.layerwise.layers import Layers
 from deepspec.storage.display import Drawable, Result, Table, Tabular
 
 BLOCKS = "block_diagonal"
@@ -161,12 +162,11 @@ def curvature_agreement(
 ) -> CurvatureAgreement:
     """How well Kronecker approximations agree with exact curvature, layer by layer and as a whole.
 
-    KFAC, CFAC, EKFAC and KFOC against the exact G^l, and their block-diagonals against G.
-    Everything is exact: norms and inner products come from Gram matrices of gradients and from
-    the factors, and no matrix on parameters is formed. ‖G − blkdiag(K^l)‖² is
-    ‖G‖² − 2 Σ⟨G^l, K^l⟩ + Σ‖K^l‖². In the block-diagonals normalisations and convolutions in
-    groups, which have no Kronecker approximation, keep their exact block; parameters that are in
-    no layer have none.
+    KFAC, CFAC, EKFAC and KFOC against G^l, and their block-diagonals against G. Everything is
+    exact: norms and inner products come from Gram matrices of gradients and from the factors, and
+    no matrix on parameters is formed. ‖G − blkdiag(K^l)‖² is ‖G‖² − 2 Σ⟨G^l, K^l⟩ + Σ‖K^l‖². In
+    the block-diagonals normalisations and convolutions in groups, which have no Kronecker
+    approximation, keep their exact block; parameters that are in no layer have none.
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.gram import nonzero
-from deepspec.layerwise.cfac import ClassKronecker
-from deepspec.layerwise.kfac import diagonal_of_curvature
-from deepspec.layerwise.layers import Layer
+from deepspec.layerwise.by_class import ClassKronecker
+from deepspec.layerwise.layer import Layer
+from deepspec.layerwise.one_product import diagonal_of_curvature
 from deepspec.layerwise.sides import (
     Batches,
     gradients_of,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from deepspec.arguments import check_numbers
 from deepspec.storage.display import Result
 
 
@@ -27,9 +28,12 @@ class NeuralCollapse(Result):
     nc2_angles
         The mean of |cos(μ_c − μ_G, μ_c' − μ_G) + 1/(C − 1)| over c ≠ c'.
     nc3
-        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means.
+        ‖W/‖W‖ − M/‖M‖‖²: rows of the classifier against means. Of a hidden layer, the mean
+        squared sine of the angles between the span of the means and the weight's top right
+        singular vectors, as many (Rangamani et al. 2023); NaN without a weight.
     nc4
-        The share of samples that the classifier puts elsewhere than the nearest mean does.
+        The share of samples that the classifier (the *net*, of a hidden layer) puts elsewhere
+        than the nearest mean does.
     """
 
     nc1: float
@@ -47,8 +51,7 @@ def neural_collapse(
 ) -> NeuralCollapse:
     """How far features and classifier are from a simplex of classes (Papyan, Han, Donoho 2020).
 
-    Five numbers that fall to zero; :class:`NeuralCollapse` says which. Classes without samples
-    are left out.
+    Classes without samples are left out.
 
     Raises
     ------
@@ -60,6 +63,16 @@ def neural_collapse(
     >>> [round(value, 9) + 0.0 for value in vars(measured).values()]
     [0.0, 0.0, 0.0, 0.0, 0.0]
     """
+    check_numbers(features, ("n", "d"), "features")
+    check_numbers(labels, (len(features),), "labels", whole=True)
+    check_numbers(weight, ("C", features.shape[1]), "weight")
+    if bias is not None:
+        check_numbers(bias, (len(weight),), "bias")
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(weight)):
+        raise ValueError(
+            f"expected labels in 0..{len(weight) - 1}, one for each row of weight, got "
+            f"{int(labels.min())} to {int(labels.max())}"
+        )
     features, weight = features.detach().double(), weight.detach().double()
     means = _class_means(features, labels)
     rows = weight[means.present]

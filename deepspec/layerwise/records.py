@@ -124,9 +124,10 @@ class Records:
         self.problem, self.layers, self.mask = problem, layers, mask
         self._held: dict[int, list[Recorded]] = {}
         _, function = next(problem.functions())
-        taken = record(function.head(1), layers)
-        self._bytes = [storage_bytes(pair) for pair in taken]
-        #: (inputs, outputs, positions) of each layer, on the first sample.
+        few = function.head(3)  # as many as the layers were looked at with
+        taken = record(few, layers)
+        self._bytes = [storage_bytes(pair) // few.samples for pair in taken]
+        #: (inputs, outputs, positions) of each layer, on the first samples.
         self.widths = [_widths(layer, *pair) for layer, pair in zip(layers, taken, strict=True)]
 
     def batches(self, place: int) -> Iterator[LayerBatch]:

@@ -12,7 +12,7 @@ from deepspec.class_structure.array import ClassArray
 from deepspec.class_structure.rows import RowsGram
 from deepspec.krylov import top_eigenpairs
 from deepspec.layerwise.agreement import layer_agreement
-from deepspec.layerwise.layers import Layer
+from deepspec.layerwise.layer import Layer
 
 #: What each measure is, in a few words.
 MEASURES = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
-    from deepspec.layerwise.layers import Layer
+    from deepspec.layerwise.layer import Layer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -126,7 +126,8 @@ class LayerWeight(Tensor):
         inputs = gradient.new_zeros(problem.num_classes, self.shape[1])
         errors = gradient.new_zeros(problem.num_classes, self.shape[0])
         for batch in self.layer.batches():
-            own = batch.errors[torch.arange(len(batch.labels)), batch.labels]
+            each = torch.arange(len(batch.labels), device=batch.labels.device)
+            own = batch.errors[each, batch.labels]
             by_position = own.flatten(0, 1).T @ batch.inputs.flatten(0, 1)
             gradient += by_position.double() / problem.num_samples
             inputs.index_add_(0, batch.labels, batch.feature_rows("reduce").vectors.double())

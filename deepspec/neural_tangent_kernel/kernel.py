@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import check_not_negative, shown
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.layers.recording import Layer, record
 from deepspec.layers.uses import layers_with_formula
@@ -101,6 +102,13 @@ def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel
             [ 3.,  0., 25.,  0.],
             [ 0.,  3.,  0., 25.]], dtype=torch.float64)
     """
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"expected a deepspec.Problem, got {shown(problem)}; make one with "
+            "deepspec.Problem(model, data)"
+        )
+    if memory is not None:
+        check_not_negative(memory, "memory in bytes")
     available = problem.engine.free_memory() if memory is None else memory
     held = _KERNELS.get(problem, lambda: None)()
     if held is not None and memory is None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from deepspec.arguments import shown
+
 if TYPE_CHECKING:
     from deepspec.operators.base import SymmetricOperator
 
@@ -35,13 +37,13 @@ def check_space(A: SymmetricOperator) -> None:
     """Raise unless an operator's size, dtype and device are what they have to be."""
     kind = type(A).__name__
     if isinstance(A.size, bool) or not isinstance(A.size, Integral):
-        raise TypeError(f"expected {kind}.size as an integer, got {A.size!r}")
+        raise TypeError(f"expected {kind}.size as an integer, got {shown(A.size)}")
     if A.size < 0:
         raise ValueError(f"expected {kind}.size of at least 0, got {A.size}")
     if not isinstance(A.dtype, torch.dtype) or not A.dtype.is_floating_point:
         raise TypeError(
             f"expected {kind}.dtype to be a real floating-point dtype such as torch.float64, "
-            f"got {A.dtype!r}"
+            f"got {shown(A.dtype)}"
         )
     if not isinstance(A.device, torch.device):
         raise TypeError(
@@ -63,6 +65,10 @@ def check_vectors(A: SymmetricOperator, vectors: Any) -> None:
             remedy = "a product of two operators is not symmetric; multiply as A @ (B @ v)"
         raise TypeError(
             f"expected a torch tensor to multiply, got {type(vectors).__name__}; {remedy}"
+        )
+    if vectors.layout != torch.strided:
+        raise TypeError(
+            f"expected dense vectors to multiply, got {vectors.layout}; convert with .to_dense()"
         )
     if vectors.ndim not in (1, 2) or vectors.shape[0] != A.size:
         raise ValueError(
@@ -118,6 +124,8 @@ def check_columns(columns: Any, what: str) -> None:
         raise TypeError(
             f"expected {what} in floating point, got {columns.dtype}; convert with .double()"
         )
+    if columns.layout != torch.strided:
+        raise TypeError(f"expected dense {what}, got {columns.layout}; convert with .to_dense()")
     if not all_finite(columns):
         raise ValueError(f"expected finite {what}, got NaN or infinity among them")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import shown
 from deepspec.engine.distributed import Group
 from deepspec.operators._contract import check_factor, check_space, same_place
 from deepspec.operators.base import SymmetricOperator
@@ -36,12 +37,17 @@ class Compression(SymmetricOperator):
     Raises
     ------
     TypeError
-        If the projector is none.
+        If the operator or the projector is none.
     ValueError
         If the projector is of another size, dtype or device.
     """
 
     def __init__(self, operator: SymmetricOperator, projector: Projector) -> None:
+        if not isinstance(operator, SymmetricOperator):
+            raise TypeError(
+                f"expected a symmetric operator, got {shown(operator)}; wrap a matrix as "
+                "deepspec.MatrixOperator(M)"
+            )
         if not isinstance(projector, Projector):
             raise TypeError(
                 f"expected a projector, got {type(projector).__name__}; for columns V it is "

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.arguments import check_not_negative
+
 # Columns whose singular values lie within a factor of a thousand need no decision about rank.
 WELL_CONDITIONED = 1e-3
 ROWS_AT_ONCE = 1 << 16
@@ -23,6 +25,8 @@ def orthonormal_basis(
     Well-conditioned columns X are turned into the basis that is nearest to them, X (XᵀX)^−½
     (Löwdin), in two sweeps through memory; others by a singular value decomposition.
     """
+    if relative_tolerance is not None:
+        check_not_negative(relative_tolerance, "relative_tolerance")
     if columns.shape[1] == 0:
         return columns
     if relative_tolerance is None:

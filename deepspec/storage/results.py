@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from deepspec.arguments import as_path
 from deepspec.storage.checkpoint import MANIFEST, damaged, load_state, save_state
 from deepspec.storage.files import shortened
 from deepspec.storage.packing import pack, unpack
@@ -98,7 +99,7 @@ class Saved:
         FileExistsError
             If the folder holds a result of another kind.
         """
-        save_result(Path(folder), self)
+        save_result(as_path(folder, "the folder"), self)
 
     @classmethod
     def load(cls: type[R], folder: str | Path) -> R:
@@ -110,7 +111,7 @@ class Saved:
             If the folder holds something else, or what another version wrote, or was changed
             since it was written.
         """
-        return load_result(cls, Path(folder))[0]
+        return load_result(cls, as_path(folder, "the folder"))[0]
 
 
 @contextmanager

@@ -211,3 +211,50 @@ def test_a_model_is_no_problem_and_a_name_no_dtype() -> None:
         attribute(Problem(net(), data()), draws=2.5)
     with pytest.raises(ValueError, match="seed"):
         attribute(Problem(net(), data()), seed=-1)
+
+
+def test_the_remedy_for_max_norm_keeps_the_logits() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(7, 4, max_norm=1.0), nn.Flatten(), nn.Linear(12, 3))
+        tokens = torch.randint(0, 7, (9, 3))
+    model.double()
+    logits = model(tokens).detach()
+    with pytest.raises(ValueError, match=r"writes to 0\.weight; .*renorm_\(2, 0, module\.max_norm"):
+        Problem(model, (tokens, torch.arange(9) % 3))
+    model[0].weight.data.renorm_(2, 0, model[0].max_norm)
+    model[0].max_norm = None
+    problem = Problem(model, (tokens, torch.arange(9) % 3))
+    assert torch.equal(model(tokens), logits)
+    assert torch.isfinite(Hessian(problem) @ torch.ones(problem.size).double()).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_remedy_for_weight_norm_keeps_the_parameters() -> None:
+    """Written out on the same g and v, the Hessian is that of the net as it is."""
+
+    class WrittenOut(nn.Module):
+        def forward(self, g: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return g * v / v.norm(dim=1, keepdim=True)
+
+        def right_inverse(self, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return w.norm(dim=1, keepdim=True), w
+
+    X = torch.randn(9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    nets = []
+    for normed in (nn.utils.parametrizations.weight_norm, None):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        if normed:
+            normed(net[0])
+        else:
+            nn.utils.parametrize.register_parametrization(net[0], "weight", WrittenOut())
+        nets.append(net)
+    given, written = (Problem(net, (X, torch.arange(9) % 3)) for net in nets)
+    names = [name.rpartition(".")[2] for name in given.space.names]
+    assert names == [name.rpartition(".")[2] for name in written.space.names]
+    assert float((given.logits - written.logits).abs().max()) < 1e-14
+    G, expected = GaussNewton(given).to_dense(), GaussNewton(written).to_dense()
+    assert float((G - expected).abs().max()) < 1e-13
+    assert torch.isfinite(Hessian(written) @ torch.ones(written.size).double()).all()

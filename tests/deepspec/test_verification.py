@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from deepspec import GaussNewton, Hessian, Problem, attribute
-from deepspec.engine import verification
+from deepspec.engine import double_precision
 from deepspec.engine.autodiff import ReverseOverForward, ReverseOverReverse
+from deepspec.engine.double_precision import DoubleFunction
 from deepspec.engine.errors import NoSecondDerivative, WrongDerivative, WrongSecondDerivative
-from deepspec.engine.verification import DoubleFunction, second_order_is_wrong
+from deepspec.engine.verification import second_order_is_wrong
 from tests import oracles
 
 
@@ -234,8 +235,8 @@ def test_what_can_be_differentiated_once_has_its_gauss_newton_side(build, words:
 @pytest.mark.parametrize("kind", [Right, Intermediate, DetachedSlope, WrongSign, Scaled])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_of_large_tensors_some_columns_tell(kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "LARGE", 0)
-    monkeypatch.setattr(verification, "ENTRIES", 6)
+    monkeypatch.setattr(double_precision, "LARGE", 0)
+    monkeypatch.setattr(double_precision, "ENTRIES", 6)
     model = net(Act(kind.apply), nn.LayerNorm(5).double())
     if kind in (WrongSign, Scaled):
         with pytest.raises(WrongDerivative, match=r"1 \(Act\)"):
@@ -320,3 +321,35 @@ def test_no_second_derivative_is_an_error_of_its_own() -> None:
     with pytest.raises(NoSecondDerivative, match=r"1 \(Hardsigmoid\).*relu6"):
         _ = Hessian(problem) @ torch.ones(problem.size).double()
     assert torch.isfinite(GaussNewton(problem) @ torch.ones(problem.size).double()).all()
+
+
+class Bare(nn.Module):
+    """A table of one's own, looked up by the bare function, its first row the padding."""
+
+    def __init__(self, padding: int | None) -> None:
+        super().__init__()
+        self.table, self.out = nn.Parameter(torch.ones(7, 4).triu()), nn.Linear(12, 3)
+        self.padding = padding
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found = nn.functional.embedding(tokens, self.table, padding_idx=self.padding)
+        return self.out(found.flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore:.*forward mode:RuntimeWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_padding_row_is_a_constant_however_it_is_looked_up(dtype: torch.dtype) -> None:
+    tokens, y = torch.arange(27).reshape(9, 3) % 7, torch.arange(9) % 3
+    tokens[:, 0] = 0
+    made = {}
+    for padding in (0, None):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            made[padding] = Problem(Bare(padding).to(dtype), (tokens, y))
+    padded, free = (GaussNewton(made[padding]).to_dense() for padding in (0, None))
+    expected = free.clone()
+    expected[:4], expected[:, :4] = 0.0, 0.0
+    assert float(free[:4].abs().max()) > 1e-3
+    assert float((padded - expected).abs().max()) < 100 * torch.finfo(dtype).eps
+    H = Hessian(made[0]).to_dense()
+    assert float((H - H.T).abs().max()) < 100 * torch.finfo(dtype).eps

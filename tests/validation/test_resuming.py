@@ -13,7 +13,15 @@ from deepspec.class_structure.two_way import TwoWayLayout
 from validation import _attributed, _record
 from validation._record import NETS, keeping, kept
 
-LAYOUT = TwoWayLayout(0.5, 0.25, 0.125, 0.1, 0.2, 0.3, 1.0)
+LAYOUT = TwoWayLayout(
+    class_alone=0.5,
+    cross_class_alone=0.25,
+    by_class=0.125,
+    by_cross_class=0.1,
+    shared=0.2,
+    interaction=0.3,
+    total=1.0,
+)
 SCRIPT = """
 import sys, time
 from pathlib import Path

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_positive, check_whole
+from deepspec.arguments import check_whole
+from deepspec.krylov._arguments import check_operator, check_positive
 from deepspec.krylov._bands import Band, quantile
 from deepspec.krylov._inner import inner, subtract_then_inner
 from deepspec.krylov._probes import unit_probe

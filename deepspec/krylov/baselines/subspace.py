@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.krylov._arguments import check_operator, check_whole
+from deepspec.arguments import check_whole
+from deepspec.krylov._arguments import check_operator, not_finite
 from deepspec.krylov._probes import dimension, unit_probe
 from deepspec.krylov._progress import progress
 from deepspec.krylov._results import Eigenpairs
@@ -78,13 +79,13 @@ def subspace_iteration(
             basis, image = found["basis"], found.get("image")
     with progress("subspace iteration", iterations, done) as advance:
         while done < iterations:
-            basis = _orthonormal(A @ basis)
+            basis = _orthonormal(_finite(A, A @ basis, f"product {done + 1}"))
             done += 1
             advance()
             if store is not None:
                 store.offer(partial(_state, done, basis))
     if image is None:
-        image = (A @ basis).contiguous()
+        image = _finite(A, A @ basis, "the last product").contiguous()
         if store is not None:
             store.save(*_state(done, basis, image))
     small = basis.T @ image
@@ -98,6 +99,12 @@ def subspace_iteration(
         residuals=residuals[order],
         matvecs=k * (iterations + 1),
     )
+
+
+def _finite(A: SymmetricOperator, columns: Tensor, which: str) -> Tensor:
+    if not bool(torch.isfinite(columns).all()):
+        raise not_finite(A, which)
+    return columns
 
 
 def _orthonormal(columns: Float[Tensor, "p k"]) -> Float[Tensor, "p k"]:

@@ -51,7 +51,7 @@ def regime_map(places: Sequence[Place]) -> Figure:
         panel.axhline(SUPPORT_SHARE, color=GREY, lw=0.8, ls=(0, (4, 3)))
         panel.set_xscale("log")
         panel.set_ylim(-0.03, 1.05)
-        panel.set_title(f"{claim} ← {CLAIMS[claim].cause}", fontsize=9)
+        panel.set_title(f"{claim} ← {CLAIMS[claim].cause}", fontsize=8.5)
         grey_grid(panel)
     for panel in axes[1]:
         panel.set_xlabel("p / (nC)")

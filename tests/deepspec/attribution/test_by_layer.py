@@ -43,8 +43,9 @@ def test_every_layer_is_attributed_like_its_arrays(whole: deepspec.Attribution) 
             top = array.eigenvalues()[: len(split.top)]
             assert torch.allclose(split.top[: len(top)], top, rtol=1e-9)
         traces += found.gradients.trace
-        collapse = vars(layer.neural_collapse())
-        assert vars(found.neural_collapse) == pytest.approx(collapse, nan_ok=True)
+        assert vars(found.neural_collapse) == pytest.approx(
+            vars(layer.neural_collapse()), nan_ok=True
+        )
         assert (found.mean_products is None) == layer.normalizes
         assert found.shared == "reduce"
     assert traces == pytest.approx(whole.train.trace, rel=1e-10)

@@ -189,3 +189,15 @@ def test_parts_keep_their_own_digits_near_perfect_fits() -> None:
             expected = [q * total - b for q, b in zip(exact, amounts, strict=True)]
             for ours, theirs in zip(found.tolist(), expected, strict=True):
                 assert abs(mpmath.mpf(ours) - theirs) <= 1e-14 * abs(theirs)
+
+
+@pytest.mark.parametrize("stretch", [1, 5, 7, 1000])
+def test_the_gram_matrix_of_gradients_is_formed_in_place(
+    stretch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, features, labels = CASES[1].build()
+    array = deepspec.gradients(deepspec.Problem(model, (features, labels), num_classes=4))
+    monkeypatch.setattr("deepspec.class_structure.rows.ROWS_AT_ONCE", stretch)
+    S, D = array.rows.gram(), array.rows.dense()
+    assert torch.equal(S, S.T)
+    assert float((S - D @ D.T).abs().max()) < 1e-13 * float(S.abs().max())

@@ -169,3 +169,18 @@ def test_logits_are_where_they_are_said_to_be(change: Callable, where: object) -
 
     found = gauss_newton(made(lambda: Net(4, 3)), (X, y), logits=where)
     assert float((found - oracles.gauss_newton(linear(), X)).abs().max()) < 1e-14
+
+
+class Ends(TensorDataset):
+    def __getitem__(self, index: int) -> object:
+        if index == 5:
+            raise StopIteration
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_dataset_that_ends_its_pass_loses_no_samples_in_silence(workers: int) -> None:
+    """PyTorch takes the user's StopIteration for the end of the data."""
+    loader = DataLoader(Ends(*data(torch.float32)), batch_size=2, num_workers=workers)
+    with pytest.raises(RuntimeError, match=r"expected 5 batches of the data.* ended after 2"):
+        Problem(made(lambda: nn.Linear(4, 3)).float(), loader)

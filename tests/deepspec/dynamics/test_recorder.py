@@ -200,10 +200,10 @@ def test_a_function_that_makes_problems_is_enough() -> None:
     ("options", "words"),
     [
         ({"what": "spectrum"}, "out of loss, gradient, edge.* got 'spectrum'"),
-        ({"every": 0}, "every >= 1"),
-        ({"budget": 0.0}, "budget > 0"),
-        ({"matvecs": 3}, "matvecs >= 4"),
-        ({"tolerance": 0.0}, "tolerance > 0"),
+        ({"every": 0}, "every of at least 1"),
+        ({"budget": 0.0}, "budget.*above 0"),
+        ({"matvecs": 3}, "matvecs of at least 4"),
+        ({"tolerance": 0.0}, "tolerance above 0"),
     ],
 )
 def test_what_cannot_be_recorded_is_refused(options: dict[str, Any], words: str) -> None:

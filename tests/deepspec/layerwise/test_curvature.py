@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from deepspec.layerwise import cfac as cfac_module
-from deepspec.layerwise import sides
-from deepspec.layerwise.cfac import cfac
-from deepspec.layerwise.kfac import diagonal_of_curvature, ekfac, kfac
-from deepspec.layerwise.kfoc import RearrangedSquare, kfoc
+from deepspec.layerwise import by_class, class_spectrum, sides
+from deepspec.layerwise.by_class import cfac
+from deepspec.layerwise.class_spectrum import ritz_pairs
+from deepspec.layerwise.nearest_product import RearrangedSquare, kfoc
+from deepspec.layerwise.one_product import diagonal_of_curvature, ekfac, kfac
 from deepspec.layerwise.records import Shared
 from deepspec.operators.factors import ThinFactor
 from tests.deepspec.layerwise.planted import PLANTED, Planted
@@ -162,12 +163,52 @@ def test_cfac_of_other_groups() -> None:
 def test_cfac_by_lanczos(monkeypatch: pytest.MonkeyPatch) -> None:
     planted = PLANTED["few samples"]
     expected = descending(dense_cfac(planted, "expand", True))
-    monkeypatch.setattr(cfac_module, "DENSE", 10)
+    monkeypatch.setattr(by_class, "DENSE", 10)
     F = cfac(planted.batches, bias=True, seed=3)
     values, vectors = F.eigenpairs(6)
     assert close(values, expected[:6], 1e-9)
     assert close(F.to_dense() @ vectors, vectors * values, 1e-5)
     assert torch.equal(F.eigenvalues(4), values[:4])
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_cfac_of_long_vectors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = PLANTED[name]
+    dense = dense_cfac(planted, "expand", True)
+    expected = descending(dense)
+    monkeypatch.setattr(by_class, "DENSE", 1)
+    monkeypatch.setattr(by_class, "SEARCH_BYTES", 0)
+    F = cfac(planted.batches, bias=True)
+
+    # The span of all the classes' eigenvectors is everything.
+    values, vectors = F.eigenpairs(5)
+    assert close(values, expected[:5])
+    assert close(dense @ vectors, vectors * values, 1e-9)
+    assert close(vectors.T @ vectors, torch.eye(len(values)).double())
+    assert torch.equal(F.eigenvalues(3), values[:3])
+
+
+def test_a_span_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = Planted(tuple(i % 4 for i in range(32)), 4, 1, 12, 10, 8)
+    expected = descending(dense_cfac(planted, "expand", False))[:3]
+    terms = cfac(planted.batches).terms
+    errors = []
+    for size in (4, 16, 64):
+        monkeypatch.setattr(class_spectrum, "SMALLEST", size)
+        monkeypatch.setattr(class_spectrum, "LARGEST", size)
+        found = ritz_pairs(terms, 1 if size == 4 else 3)
+        gaps = expected[: len(found.values)] - found.values
+        assert float(gaps.min()) > -1e-10 * float(expected[0])  # from below
+        assert found.change == math.inf  # nothing to compare it with
+        errors.append(float(gaps[0] / expected[0]))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-3
+    monkeypatch.setattr(class_spectrum, "SMALLEST", 4)
+    monkeypatch.setattr(class_spectrum, "LARGEST", 512)
+    found = ritz_pairs(terms, 3)
+    assert 0 < found.change < class_spectrum.TOLERANCE
+    assert close(found.values, expected, 1e-3)
+    assert len(found.rows) < 480
 
 
 def test_gradients_are_formed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +241,7 @@ def test_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
             found(lambda: iter(()))
     planted = PLANTED["vectors"]
     F = cfac(planted.batches)
-    for module in (sides, cfac_module):
+    for module in (sides, by_class):
         monkeypatch.setattr(module, "free_memory", lambda device: 100)
     with pytest.raises(MemoryError, match=r"1 pairs of factors of 4 and 4 rows.*a width of 2 wo"):
         kfac(planted.batches)

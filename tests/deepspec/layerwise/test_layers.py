@@ -262,6 +262,29 @@ def test_an_output_that_a_hook_changes_is_not_believed() -> None:
         layers["2"]
 
 
+class Branching(nn.Module):
+    """Takes one of two ways, by what is in the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh((self.one if float(x[0, 0]) > 0 else self.other)(x)))
+
+
+def test_a_batch_that_takes_another_way_through_the_net_is_said() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, X = Branching().double(), torch.randn(8, 3).double()
+    X[:, 0] = F.pad(torch.ones(4), (0, 4), value=-1.0)
+    layers = Layers(Problem(model, (X, torch.arange(8) % 3), batch_size=4))
+    assert layers.names == ("one", "head")
+    assert "other" in layers.left_out
+    with pytest.raises(ValueError, match=r"one to be called once in every batch.* called 0 times"):
+        _ = layers["one"].features
+
+
 def test_a_net_without_layers_and_options_that_are_none() -> None:
     model = nn.Sequential(nn.Flatten(), nn.PReLU())
     problem = Problem(model, (torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))

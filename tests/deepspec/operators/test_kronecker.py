@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 import deepspec
-from deepspec.operators import BlockDiagonal, KroneckerBasis, KroneckerProduct, KroneckerSum
+from deepspec.operators import (
+    BlockDiagonal,
+    KroneckerBasis,
+    KroneckerProduct,
+    KroneckerSum,
+    matrix,
+)
 from deepspec.operators.factors import MomentSum, ThinFactor, WholeFactor
 from deepspec.operators.kronecker import top_products
 
@@ -180,6 +186,18 @@ def test_moments_of_batches_are_those_of_the_whole() -> None:
     few.add(rows[2:3])
     assert isinstance(few.factor(), ThinFactor)
     assert torch.allclose(few.factor(2.0).dense(), 2 * rows[:3].T @ rows[:3])
+
+
+@pytest.mark.parametrize("place", [(0, 6), (6, 0), (5, 6), (2, 1)])
+def test_an_asymmetry_is_found_in_any_block(
+    place: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrix, "ROWS_AT_ONCE", 3)
+    M = symmetric(7, 0)
+    assert torch.equal(deepspec.MatrixOperator(M).to_dense(), M)
+    M[place] += 1e-6
+    with pytest.raises(ValueError, match="expected a symmetric matrix"):
+        deepspec.MatrixOperator(M)
 
 
 def test_bad_factors_and_blocks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,11 @@ from deepspec.class_structure.cells import Cells, weigh_gradients
 from deepspec.storage.display import Result
 
 if TYPE_CHECKING:
-    from deepspec.layerwise.layers import Layer
+    from deepspec.layerwise.layer import Layer
+
+
+# What is taken of all classes at once.
+BYTES_AT_ONCE = 2**28
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -66,10 +71,7 @@ def mean_products(layer: Layer) -> MeanProducts:
     cells = weigh_gradients(problem.log_probabilities, problem.labels, problem.dtype)
     means = _feature_means(layer)
     found = torch.full((3, C, C + 1), torch.nan, dtype=torch.float64, device=problem.device)
-    for c in range(C):
-        if not bool((problem.labels == c).any()):
-            continue
-        inputs, errors = _of_class(layer, cells, c)
+    for c, inputs, errors in _by_class(layer, cells):
         sums = errors.sum(dim=1)
         found[0, c] = squared_norms(inputs, errors)
         found[1, c] = squared_norms(inputs - means[c], errors)
@@ -98,22 +100,36 @@ def _feature_means(layer: Layer) -> Float[Tensor, "C i"]:
     return total / problem.class_counts.clamp_min(1)[:, None]
 
 
-def _of_class(
-    layer: Layer, cells: Cells, c: int
-) -> tuple[Float[Tensor, "m i"], Float[Tensor, "K m o"]]:
-    """Inputs of a class's samples at all positions, and errors times their shares, float64.
+def _by_class(
+    layer: Layer, cells: Cells
+) -> Iterator[tuple[int, Float[Tensor, "m i"], Float[Tensor, "K m o"]]]:
+    """Of each class inputs at all positions, and errors times their shares, float64.
 
-    The last of the K = C + 1 errors is Σ_{c' ≠ c} π_{c,c'} π_{i,c'} δ_{i,c'}, which makes g_c.
+    The last of the K = C + 1 errors is Σ_{c' ≠ c} π_{c,c'} π_{i,c'} δ_{i,c'}, which makes g_c. A
+    pass over the data takes as many classes as fit.
     """
-    inputs, errors = [], []
-    for batch in layer.batches():
-        chosen = batch.labels == c
-        shares = cells.share[batch.rows][chosen][:, :, None, None]
-        weighted = shares * batch.errors[chosen].double()
-        mean = (cells.row_share[c][:, None, None] * weighted).sum(dim=1, keepdim=True)
-        inputs.append(batch.inputs[chosen].double().flatten(0, 1))
-        errors.append(torch.cat([weighted, mean], dim=1).transpose(0, 1).flatten(1, 2))
-    return torch.cat(inputs), torch.cat(errors, dim=1)
+    counts = layer.problem.class_counts.tolist()
+    present = [c for c, count in enumerate(counts) if count]
+    sample = 8 * layer.positions * (layer.width_in + (len(counts) + 1) * layer.width_out)
+    while present:
+        taken, room = [present.pop(0)], BYTES_AT_ONCE
+        room -= sample * counts[taken[0]]
+        while present and room >= sample * counts[present[0]]:
+            room -= sample * counts[present[0]]
+            taken.append(present.pop(0))
+        inputs: dict[int, list[Tensor]] = {c: [] for c in taken}
+        errors: dict[int, list[Tensor]] = {c: [] for c in taken}
+        for batch in layer.batches():
+            for c in taken:
+                chosen = batch.labels == c
+                shares = cells.share[batch.rows][chosen][:, :, None, None]
+                weighted = shares * batch.errors[chosen].double()
+                mean = (cells.row_share[c][:, None, None] * weighted).sum(dim=1, keepdim=True)
+                both = torch.cat([weighted, mean], dim=1)
+                inputs[c].append(batch.inputs[chosen].double().flatten(0, 1))
+                errors[c].append(both.transpose(0, 1).flatten(1, 2))
+        for c in taken:
+            yield c, torch.cat(inputs.pop(c)), torch.cat(errors.pop(c), dim=1)
 
 
 def squared_norms(

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.krylov import NotConverged, top_eigenpairs
-from deepspec.layerwise.kfac import kfac
+from deepspec.layerwise.one_product import kfac
 from deepspec.layerwise.records import Shared
 from deepspec.layerwise.sides import (
     Batches,
@@ -101,7 +101,7 @@ def kfoc(
     Parameters
     ----------
     batches, bias
-        As in :func:`~deepspec.layerwise.kfac.kfac`.
+        As in :func:`~deepspec.layerwise.one_product.kfac`.
     shared
         Of the KFAC that the search starts from; the result does not depend on it.
     tolerance

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from deepspec.krylov import NotConverged, top_eigenpairs
+from deepspec.layerwise.class_spectrum import RitzPairs, ritz_pairs
 from deepspec.layerwise.records import Shared
 from deepspec.layerwise.sides import Batches, error_rows, input_rows, require_room
 from deepspec.memory import free_memory
@@ -20,12 +21,18 @@ from deepspec.seeds import Seed, whole_seed
 
 # Up to this many rows all eigenvalues at once take a moment, and no iteration need converge.
 DENSE = 1024
+# What the vectors of a Lanczos search may take.
+SEARCH_BYTES = 2**28
 
 
 class ClassKronecker(KroneckerSum):
-    """Σ_c (n_c/n) Δ_c ⊗ H_c as an operator, with its largest eigenvalues by Lanczos.
+    """Σ_c (n_c/n) Δ_c ⊗ H_c as an operator, with its largest eigenvalues.
 
-    A sum of Kronecker products has no closed spectrum. Up to 1,024 rows it is found densely.
+    A sum of Kronecker products has no closed spectrum. Up to 1,024 rows it is found densely; then
+    by thick-restart Lanczos, to 1e-6; and where a search's vectors would take more than 256 MB, by
+    Rayleigh–Ritz in the classes' own top eigenvectors, from below, outliers to 1e-4 and others to
+    some 1e-3
+    (:func:`deepspec.layerwise.class_spectrum.ritz_pairs`).
 
     Parameters
     ----------
@@ -39,6 +46,7 @@ class ClassKronecker(KroneckerSum):
         super().__init__(terms)
         self.seed = whole_seed(seed)
         self._known: tuple[Tensor, Tensor] | None = None
+        self._ritz: RitzPairs | None = None
 
     def describe(self) -> str:
         return f"CFAC of {len(self.terms)} classes {self.rows:,} ⊗ {self.columns:,}"
@@ -59,11 +67,26 @@ class ClassKronecker(KroneckerSum):
                     f"{free / 1e9:.3g} GB are free; ask for the k largest: .eigenvalues(k)"
                 )
             return self._dense[0]
-        return self.eigenpairs(min(check_count(k), self.size))[0]
+        wanted = min(check_count(k), self.size)
+        if self._is_long(wanted):
+            return self._ritz_pairs(wanted).values[:wanted]
+        return self.eigenpairs(wanted)[0]
+
+    def _is_long(self, k: int) -> bool:
+        """Whether a Lanczos search for k pairs would hold too many numbers."""
+        return self.size > DENSE and (2 * k + 20) * self.size * self.dtype.itemsize > SEARCH_BYTES
+
+    def _ritz_pairs(self, k: int) -> RitzPairs:
+        if self._ritz is None or len(self._ritz.values) < k:
+            self._ritz = ritz_pairs(self.terms, k)
+        return self._ritz
 
     def eigenpairs(self, k: int) -> tuple[Float[Tensor, " k"], Float[Tensor, "p k"]]:
-        """The k largest eigenvalues and their vectors: thick-restart Lanczos to 1e-6."""
+        """The k largest eigenvalues and their vectors; fewer where the others are zero."""
         wanted = min(check_count(k), self.size)
+        if self._is_long(wanted):
+            found = self._ritz_pairs(wanted)
+            return found.values[:wanted], found.vectors(wanted).to(self.dtype)
         if self.size <= DENSE or 4 * wanted > self.size:
             values, vectors = self._dense
             return values[:wanted], vectors[:, :wanted].to(self.dtype)
@@ -94,14 +117,13 @@ def cfac(
     """Σ_c (n_c/n) Δ_c ⊗ H_c: inputs and errors as if independent within each class only.
 
     Papyan (2020), Definition 7.2, with H_c the mean over class c of h hᵀ, and Δ_c that of
-    Σ_c' p_{i,c'} δ δᵀ, so that Σ_c (n_c/n) Δ_c = Δ of :func:`~deepspec.layerwise.kfac.kfac`. A
-    class without samples has no term; where each class has one sample, and one position, it is
-    G^l itself.
+    Σ_c' p_{i,c'} δ δᵀ, so that Σ_c (n_c/n) Δ_c = Δ, as KFAC has it. A class without samples has no
+    term; where each class has one sample, and one position, it is G^l itself.
 
     Parameters
     ----------
     batches, shared, bias
-        As in :func:`~deepspec.layerwise.kfac.kfac`. One pass; memory for two factors a class.
+        As in :func:`~deepspec.layerwise.one_product.kfac`. One pass, and two factors a class.
     labels
         Other groups in place of the classes, such as shuffled labels: a null.
     seed
