@@ -20,6 +20,7 @@ SCRIPTS = (
     "krylov",
     "layers",
     "attribution",
+    "distributed",
     "sweeps",
     "ccm",
 )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from deepspec.arguments import shown
 from deepspec.classifier.arguments import (
@@ -36,9 +37,12 @@ from deepspec.classifier.parameters import Patterns, parameter_space
 from deepspec.classifier.precision import lowest_precision
 from deepspec.classifier.remedies import explained, require_untouched
 from deepspec.classifier.row_layout import RowLayout, require_class_dim
+from deepspec.classifier.shares import Shares
 from deepspec.classifier.trees import move, pick
 from deepspec.classifier.weights import MeanOver, RowWeights, require_mean_over
+from deepspec.engine.distributed import as_group
 from deepspec.engine.engine import Engine, refuse_autocast
+from deepspec.engine.sharing import refuse_own_shares, share, take_from_first
 from deepspec.losses import Loss
 from deepspec.losses.rows import read_rows
 
@@ -81,6 +85,8 @@ class Problem:
         A loss of PyTorch's that takes means, or a :class:`deepspec.losses.Loss` of one's own.
     row_weights, mean_over
         Weights of the labels' shape (a tensor, or a list by batch); or "sequences": means of means.
+    group
+        Processes of ``torch.distributed`` that share the products; see docs/distribution.md.
 
     >>> model = nn.Linear(2, 3)
     >>> problem = Problem(model, (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1])))
@@ -107,6 +113,7 @@ class Problem:
         loss: Loss | nn.Module | None = None,
         row_weights: Any = None,
         mean_over: MeanOver = "rows",
+        group: ProcessGroup | None = None,
     ) -> None:
         memory_budget = as_memory_budget(memory_budget)
         self.logit_memory = as_logit_memory(logit_memory)
@@ -130,14 +137,26 @@ class Problem:
         self._model, self._where = model, logits
         self._layout = RowLayout(class_dim=class_dim, flat=False)
         refuse_autocast(self.device)
-        self._batches = Batches(data, batch_size)
+        self.group = as_group(group, self.device)
+        refuse_own_shares(data, self.group)
+        self._batches = self.group.together(lambda: Batches(data, batch_size))
+        self._shares: Shares | None = None
         weights = None if row_weights is None else RowWeights(row_weights)
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
         with torch.inference_mode(False):
             self._snapshot(model)
+            take_from_first(self.group, {"θ": self.parameters, **self._constants})
             version = self.parameters._version
-            self._rows = read_rows(
-                self._unread(), loss, num_classes, class_dim, weights, mean_over, self.logit_memory
+            self._rows = self.group.together(
+                lambda: read_rows(
+                    self._unread(),
+                    loss,
+                    num_classes,
+                    class_dim,
+                    weights,
+                    mean_over,
+                    self.logit_memory,
+                )
             )
             self._set_up(memory_budget, verify, version)
 
@@ -152,7 +171,13 @@ class Problem:
         #: What the rounding of products is of: the dtype, or what the model casts to inside.
         self.precision = lowest_precision(function)
         if verify:
-            require_repeatable(self._counted(), rows.sketch, rows.same_targets, self.precision)
+            again = partial(self._counted, None)
+            self.group.together(
+                lambda: require_repeatable(again(), rows.sketch, rows.same_targets, self.precision)
+            )
+        self._shares = share(self._batches, self._row_counts, self.group)
+        if self._shares is not None:
+            take_from_first(self.group, {str(i): part for i, part in enumerate(rows.sketch.parts)})
         self._memory_budget = memory_budget
         self.engine = self._new_engine()
         if verify:
@@ -162,7 +187,7 @@ class Problem:
 
     def _new_engine(self) -> Engine:
         return Engine(
-            self.functions,
+            self._own_functions,
             self.space,
             self.num_classes,
             self.dtype,
@@ -171,6 +196,9 @@ class Problem:
             self._halve,
             torch.finfo(self.precision).eps,
             None if self.keeps_logits else self.logit_memory,
+            lambda: next(self.functions())[1],
+            self.group,
+            self._shares,
         )
 
     def _snapshot(self, model: nn.Module) -> None:
@@ -193,10 +221,11 @@ class Problem:
             if name not in self._parameters
         }
 
-    def _unread(self) -> Iterator[tuple[LogitFunction, Tensor]]:
-        """A pass over the data as they come: each batch's logit function and labels."""
-        first = 0
-        for number, (inputs, labels) in enumerate(self._batches):
+    def _unread(self, shares: Shares | None = None) -> Iterator[tuple[LogitFunction, Tensor]]:
+        """A pass over the data as they come, or one share: each batch's function and labels."""
+        first = 0 if shares is None else shares.first_sample
+        start, some = (0, None) if shares is None else (shares.mine.start, shares.mine)
+        for number, (inputs, labels) in enumerate(self._batches.some(some), start):
             function = LogitFunction(
                 self._model,
                 self.space,
@@ -212,10 +241,10 @@ class Problem:
             yield function, labels.to(self.device)
             first += len(labels)
 
-    def _counted(self) -> Iterator[tuple[slice, LogitFunction, Tensor]]:
-        """A pass over the rows that count, without samples that have none."""
-        start = 0
-        for function, labels in self._unread():
+    def _counted(self, shares: Shares | None) -> Iterator[tuple[slice, LogitFunction, Tensor]]:
+        """A pass over the rows that count, or one share, without samples that have none."""
+        start = 0 if shares is None else shares.rows[shares.rank].start
+        for function, labels in self._unread(shares):
             kept, mask = self._rows.kept(function.first, labels)
             if kept is not None:
                 inputs = pick(function.inputs, function.samples, kept)
@@ -232,7 +261,26 @@ class Problem:
 
         With ``most``, batches are cut into parts of at most so many samples.
         """
-        for rows, function, _ in self._counted():
+        return self._pass(None, most)
+
+    def _own_functions(self, most: int | None = None) -> Iterator[tuple[slice, LogitFunction]]:
+        """The same of this rank's share."""
+        return self._pass(self._shares, most)
+
+    def _row_counts(self) -> list[int]:
+        """How many rows of each batch count."""
+        sizes = self._batches.sizes()
+        if self.has_one_row_a_sample and sum(sizes) == self.num_rows:
+            return sizes
+        counts = [0] * len(sizes)
+        for rows, function, _ in self._counted(None):
+            counts[function.number] = rows.stop - rows.start
+        return counts
+
+    def _pass(
+        self, shares: Shares | None, most: int | None
+    ) -> Iterator[tuple[slice, LogitFunction]]:
+        for rows, function, _ in self._counted(shares):
             if most is None or function.samples <= most:
                 yield rows, function
                 continue
@@ -291,7 +339,7 @@ class Problem:
         of another version of PyTorch is decided anew, with a warning; that of another net is a
         ValueError.
         """
-        return self.engine.autotuner.plan
+        return self.engine.plan()
 
     @plan.setter
     def plan(self, plan: dict[str, str | int]) -> None:

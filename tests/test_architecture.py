@@ -149,6 +149,20 @@ def test_results_are_drawn_by_a_name_and_nothing_else_runs_back() -> None:
     assert "from matplotlib" not in "\n".join(map(ast.unparse, outside))
 
 
+def test_only_the_engine_speaks_to_other_processes() -> None:
+    """The type of a process group may be named anywhere: users hand it over."""
+    for path in files("deepspec"):
+        names = {name for name in imported(path) if name.startswith("torch.distributed")}
+        if path.relative_to(ROOT / "deepspec").parts[0] != "engine":
+            assert names <= {"torch.distributed", "torch.distributed.ProcessGroup"}, path
+            whole = {"import torch.distributed", "from torch import distributed"}
+            assert not whole & set(map(str.strip, path.read_text().splitlines())), path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                # These pickle what they send.
+                assert not node.attr.endswith(("_object", "_object_list")), path
+
+
 def test_nothing_unpickles() -> None:
     """Naming the error that a refused pickle raises is all that is allowed."""
     for package in ("ccm", "deepspec", "validation"):

@@ -27,6 +27,7 @@ from deepspec.class_structure.cells import Convention
 from deepspec.class_structure.gram import restore_gram
 from deepspec.class_structure.groups import Groups
 from deepspec.class_structure.rows import GradientRows
+from deepspec.engine.distributed import speaks
 from deepspec.engine.errors import NoSecondDerivative
 from deepspec.layerwise import Layers
 from deepspec.problem import Problem
@@ -245,6 +246,7 @@ def _stages(
         plan=dict if net is None else lambda: dict(net.plan),
         follow=follow,
         costs=cost.seconds,
+        group=array.rows.group,
     )
 
 
@@ -297,7 +299,7 @@ def _split(
     cost = estimate(array, net, settings)
     require_memory(array, cost)
     console = Console(stderr=True)
-    if console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
+    if speaks() and console.is_terminal and sum(cost.seconds.values()) > WORTH_SAYING:
         console.print(f"attribution of the {name} data: {cost}", highlight=False)
     stages = _stages(array, net, settings, folder, cost)
     with stages.shown(f"attribution ({name})"):

@@ -21,7 +21,6 @@ from deepspec.class_structure.gram import Gram, gram_bytes
 from deepspec.class_structure.parts import CrossClass, Part
 from deepspec.class_structure.rows import RowsGram, without
 from deepspec.krylov import Eigenpairs, top_eigenpairs
-from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
 
 MOST_PLACES = 20
@@ -171,7 +170,7 @@ def forms_gram(array: ClassArray, settings: Settings) -> bool:
         > MOST_SECONDS
     ):
         return False
-    return gram_bytes(array.rows) <= SHARE_OF_MEMORY * free_memory(array.rows.device)
+    return gram_bytes(array.rows) <= SHARE_OF_MEMORY * array.rows.free_memory()
 
 
 def measure(array: ClassArray, settings: Settings) -> Measurement:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from deepspec.engine.distributed import ALONE, Group
 from deepspec.storage.checkpoint import CheckpointMismatch, differences, load_state, save_state
 from deepspec.storage.results import pack, unpack
 
@@ -42,6 +43,8 @@ class Stages:
         The choices made so far; make them again.
     costs
         What each stage is expected to cost, in any unit, for the time left.
+    group
+        The processes that run the stages together: the first one reads and writes, for all.
     """
 
     def __init__(
@@ -53,7 +56,9 @@ class Stages:
         plan: Callable[[], Plan],
         follow: Callable[[Plan], None],
         costs: Mapping[str, float],
+        group: Group = ALONE,
     ) -> None:
+        self._group = group
         self.folder, self.costs = folder, costs
         self.configuration = json.loads(json.dumps(configuration))
         self._spent, self._plan, self._follow = spent, plan, follow
@@ -65,7 +70,7 @@ class Stages:
     def shown(self, title: str) -> Iterator[None]:
         """One bar over all stages inside, with the time left, where stderr is a terminal."""
         console = Console(stderr=True)
-        if not console.is_terminal:
+        if not console.is_terminal or self._group.rank:
             yield
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -81,8 +86,10 @@ class Stages:
         done.
         """
         place = None if self.folder is None else self.folder / name.replace(" ", "-")
-        if place is not None and (place / DONE / "manifest.json").is_file():
-            return self._kept(name, kind, place / DONE)
+        if place is not None:
+            kept = self._group.state_from_first(lambda: self._read(place / DONE))
+            if kept is not None:
+                return self._kept(name, kind, *kept)
         if self._bar is not None:
             bar, task = self._bar
             bar.update(task, description=name)
@@ -90,7 +97,7 @@ class Stages:
         result = work(None if place is None else place / RUNNING)
         self.seconds[name] = round(time.perf_counter() - begin, 3)
         self.matvecs[name] = self._spent() - before
-        if place is not None:
+        if place is not None and self._group.rank == 0:
             self._keep(name, result, place)
         self._advance(name)
         return result
@@ -113,7 +120,10 @@ class Stages:
         save_state(place / DONE, manifest, arrays)
         shutil.rmtree(place / RUNNING, ignore_errors=True)
 
-    def _kept(self, name: str, kind: Any, place: Path) -> Any:
+    def _read(self, place: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """What an earlier run left there, if it is of the same configuration."""
+        if not (place / "manifest.json").is_file():
+            return None
         manifest, arrays = load_state(place)
         lines = differences(self.configuration, manifest.get("configuration", {}), 0.0)
         if lines:
@@ -121,6 +131,11 @@ class Stages:
                 f"the checkpoint in {self.folder} is of another run ({'; '.join(lines)}); "
                 "give another path, or delete it to start anew"
             )
+        return manifest, arrays
+
+    def _kept(
+        self, name: str, kind: Any, manifest: Mapping[str, Any], arrays: dict[str, Tensor]
+    ) -> Any:
         self._follow(manifest["plan"])
         self.seconds[name], self.matvecs[name] = manifest["seconds"], manifest["matvecs"]
         self._advance(name)

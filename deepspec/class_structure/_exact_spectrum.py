@@ -13,7 +13,6 @@ from deepspec.class_structure.gram import Gram, MatrixGram, descending, nonzero
 from deepspec.class_structure.mean_projector import MeansProjector
 from deepspec.class_structure.parts import MeanPart, Part
 from deepspec.class_structure.rows import GradientRows, PartForm
-from deepspec.memory import free_memory
 from deepspec.neural_tangent_kernel.kernel import (
     TangentKernel,
     positive_factor,
@@ -123,7 +122,7 @@ def exact_spectrum(A: SymmetricOperator, kernel: TangentKernel | None = None) ->
             "call tangent_kernel(A.problem)"
         )
     # Beside Θ: S or Θ's factor, its image, their product, and the eigenvalue solver's own.
-    require_memory(problem, (0 if kernel else 1.25) + 4, free_memory(problem.device))
+    require_memory(problem, (0 if kernel else 1.25) + 4, problem.engine.free_memory())
     kernel = kernel or tangent_kernel(problem)
     rows = GradientRows(problem)
     theta = kernel.matrix

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from deepspec.class_structure.known_nulls import OffKnownNulls
 from deepspec.class_structure.rows import Rows
-from deepspec.memory import free_memory
 from deepspec.operators import SymmetricOperator
 
 # Beside S or D: what a symmetric transformation, its transpose and the eigenvalue solver take.
@@ -185,7 +184,7 @@ def gram_bytes(rows: Rows) -> int:
 
 def require_room(rows: Rows) -> None:
     """Raise MemoryError, with what would fit, where S and its eigenvalue problems do not."""
-    needed, free = gram_bytes(rows), free_memory(rows.device)
+    needed, free = gram_bytes(rows), rows.free_memory()
     if needed > free:
         fitting = int((free / (8 * (MATRICES + 2))) ** 0.5)
         raise MemoryError(

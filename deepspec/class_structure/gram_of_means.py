@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.class_structure.mean_columns import ClassBlock, MeanColumns
+from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.parameters import ParameterSpace
 from deepspec.problem import Problem
 
@@ -111,8 +112,8 @@ def pulled(
     shapes = dict(zip(space.names, space.shapes, strict=True))
     part = ParameterSpace(names, tuple(shapes[name] for name in names))
     places = _places(blocks)
-    vectors = torch.zeros(places[-1].stop, part.size, dtype=problem.dtype, device=problem.device)
-    for rows, function in problem.functions():
+
+    def add(rows: slice, function: LogitFunction, vectors: Float[Tensor, "k p"]) -> None:
         for block, place in zip(blocks, places, strict=True):
             here = (block.samples >= rows.start) & (block.samples < rows.stop)
             if not bool(here.any()):
@@ -126,7 +127,8 @@ def pulled(
                     logits, list(leaves.values()), column, retain_graph=True, allow_unused=True
                 )
                 part.accumulate(into, gradients)
-    return vectors
+
+    return problem.engine.over_batches((places[-1].stop, part.size), add)
 
 
 def _places(blocks: list[ClassBlock]) -> list[slice]:
@@ -138,7 +140,7 @@ def _places(blocks: list[ClassBlock]) -> list[slice]:
 def _groups(problem: Problem, vectors: int) -> Iterator[tuple[str, ...]]:
     """The tensors of θ in groups of which this many vectors fit the budget, one at least."""
     space = problem.space
-    limit = problem.engine.cache.budget_bytes() // (vectors * problem.parameters.element_size())
+    limit = problem.engine.budget_bytes() // (vectors * problem.parameters.element_size())
     group: list[str] = []
     used = 0
     for name, count in zip(space.names, space.counts, strict=True):

@@ -19,6 +19,8 @@ from deepspec.class_structure.cells import Cells, Convention, weigh_gradients
 from deepspec.class_structure.parts import Part
 from deepspec.class_structure.streaming import StreamedCells, StreamedPart, streamed_cells
 from deepspec.classifier.softmax import mean_minus_each, mean_minus_each_transposed
+from deepspec.engine.distributed import ALONE, Group
+from deepspec.memory import free_memory
 from deepspec.neural_tangent_kernel import tangent_kernel
 from deepspec.operators import GaussNewton, LogitForm, PullbackOperator, SymmetricOperator
 from deepspec.operators.on_problem import require_problem
@@ -68,6 +70,15 @@ class Rows(ABC):
 
     def prepare(self, matvecs: int) -> None:
         """Make ready for many products."""
+
+    def free_memory(self) -> int:
+        """Bytes that are free for matrices made of these rows."""
+        return free_memory(self.device)
+
+    @property
+    def group(self) -> Group:
+        """The processes that a product takes."""
+        return ALONE
 
     @property
     def symbol(self) -> str:
@@ -279,6 +290,13 @@ class GradientRows(Rows):
     def prepare(self, matvecs: int) -> None:
         self.problem.engine.reserve_jacobian(matvecs)
 
+    def free_memory(self) -> int:
+        return self.problem.engine.free_memory()
+
+    @property
+    def group(self) -> Group:
+        return self.problem.group
+
     def fingerprint(self) -> dict[str, str | int | float]:
         return {"rows": "gradients", **self.problem.fingerprint()}
 
@@ -303,6 +321,10 @@ class RowsForm(SymmetricOperator):
     def __init__(self, rows: Rows, part: Part | None) -> None:
         super().__init__(rows.width, rows.dtype, rows.device)
         self.rows, self.part = rows, part
+
+    @property
+    def group(self) -> Group:
+        return self.rows.group
 
     def _product(self, columns: Float[Tensor, "d k"]) -> Float[Tensor, "d k"]:
         seen = self.rows.matmul(columns)
@@ -332,6 +354,10 @@ class RowsGram(SymmetricOperator):
     def __init__(self, rows: Rows) -> None:
         super().__init__(rows.size, rows.dtype, rows.device)
         self.rows = rows
+
+    @property
+    def group(self) -> Group:
+        return self.rows.group
 
     def prepare(self, matvecs: int) -> None:
         self.rows.prepare(matvecs)

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from deepspec.arguments import shown
-from deepspec.classifier.forms import lost_samples, opened
+from deepspec.classifier.forms import opened
+from deepspec.classifier.loaders import lost_samples
 from deepspec.classifier.trees import cut
 
 
@@ -53,11 +54,31 @@ class Batches:
             )
 
     def __iter__(self) -> Iterator[tuple[Any, Tensor]]:
-        for inputs, labels in self._source.passes(self.limit):
+        return self.some(None)
+
+    def some(self, chosen: range | None) -> Iterator[tuple[Any, Tensor]]:
+        """The batches of these numbers, or all; others are not made where that can be helped."""
+        number, part = 0, self._source.part
+        if chosen is not None and not chosen:
+            return
+        if chosen is None or part is None:
+            stream = self._source.passes(self.limit)
+        else:
+            number, stream = chosen.start, part(self.limit, chosen)
+        for inputs, labels in stream:
             step = self.limit or max(len(labels), 1)
             for start in range(0, len(labels), step):
-                stop = start + step
-                yield cut(inputs, len(labels), start, stop), labels[start:stop]
+                if chosen is None or number in chosen:
+                    stop = start + step
+                    yield cut(inputs, len(labels), start, stop), labels[start:stop]
+                number += 1
+                if chosen is not None and number == chosen.stop:
+                    return
+
+    def sizes(self) -> list[int]:
+        """The number of samples of every batch; a pass over the data where nothing else tells."""
+        known = None if self._source.sizes is None else self._source.sizes(self.limit)
+        return [len(labels) for _, labels in self.some(None)] if known is None else known
 
 
 def _whole(batch_size: Any) -> int:

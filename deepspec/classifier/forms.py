@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from deepspec.classifier.batch_parts import (
     FORMS,
@@ -21,6 +21,7 @@ from deepspec.classifier.batch_parts import (
 )
 from deepspec.classifier.failures import raised
 from deepspec.classifier.generators import undisturbed
+from deepspec.classifier.loaders import batch_sizes, chosen_batches, is_by_index
 from deepspec.classifier.trees import described
 
 
@@ -29,11 +30,14 @@ class Source:
     """Data in a form that is known.
 
     ``passes(batch_size)`` starts a pass of (inputs, labels); ``has_batches`` says that batches
-    come as the user made them.
+    come as the user made them. Where some batches can be had without making the others,
+    ``part(batch_size, numbers)`` gives them, and ``sizes(batch_size)`` tells all their sizes.
     """
 
     passes: Callable[[int | None], Iterator[tuple[Any, Tensor]]]
     has_batches: bool = False
+    part: Callable[[int | None, range], Iterator[tuple[Any, Tensor]]] | None = None
+    sizes: Callable[[int | None], list[int]] | None = None
 
 
 def opened(data: Any) -> Source:
@@ -47,7 +51,7 @@ def opened(data: Any) -> Source:
         If there are none, or inputs and labels differ in number.
     """
     if isinstance(data, DataLoader):
-        return Source(passes=lambda _: _batches(data, type(data).__name__), has_batches=True)
+        return _loader(data)
     if isinstance(data, Mapping):
         return _whole(data)
     if is_array(data) or isinstance(data, str | bytes):
@@ -70,21 +74,24 @@ def opened(data: Any) -> Source:
     raise TypeError(f"expected inputs and labels, got {type(data).__name__}; {FORMS}")
 
 
-def lost_samples(data: Any) -> int:
-    """How many samples a DataLoader with ``drop_last=True`` leaves out of every pass.
-
-    >>> lost_samples(DataLoader(range(10), batch_size=4, drop_last=True))
-    2
-    """
-    sampler = data.batch_sampler if isinstance(data, DataLoader) else None
-    if not isinstance(sampler, BatchSampler) or not sampler.drop_last:
-        return 0
-    endless = isinstance(data.dataset, IterableDataset)
-    source: Any = data.dataset if endless else sampler.sampler
-    return len(source) % sampler.batch_size if isinstance(source, Sized) else 0
-
-
 # ---- one form each ---------------------------------------------------------------------------
+
+
+def _loader(data: DataLoader) -> Source:
+    name = type(data).__name__
+
+    def passes(_: int | None) -> Iterator[tuple[Any, Tensor]]:
+        return _batches(data, name)
+
+    if not is_by_index(data):
+        return Source(passes=passes, has_batches=True)
+
+    return Source(
+        passes=passes,
+        has_batches=True,
+        part=lambda _, chosen: _batches(chosen_batches(data, chosen), name),
+        sizes=lambda _: batch_sizes(data),
+    )
 
 
 def _whole(data: Any) -> Source:
@@ -111,7 +118,20 @@ def _samples(data: Any) -> Source:
         loader = DataLoader(numbered, batch_size=batch_size, shuffle=False)
         return _batches(loader, type(data).__name__)
 
-    return Source(passes=passes)
+    if not isinstance(numbered, _Numbered):
+        return Source(passes=passes)
+
+    def part(batch_size: int | None, chosen: range) -> Iterator[tuple[Any, Tensor]]:
+        step = batch_size or 1
+        within = range(chosen.start * step, min(chosen.stop * step, len(numbered)))
+        loader = DataLoader(Subset(numbered, within), batch_size=batch_size, shuffle=False)
+        return _batches(loader, type(data).__name__)
+
+    def sizes(batch_size: int | None) -> list[int]:
+        step = batch_size or 1
+        return [min(step, len(numbered) - start) for start in range(0, len(numbered), step)]
+
+    return Source(passes=passes, part=part, sizes=sizes)
 
 
 def _sequence(data: Iterable[Any]) -> Source:

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from torch.distributed import ProcessGroup
 
 from deepspec.attribution import CLAIMS, Attribution, attribute
 from deepspec.attribution.result import extra_entries
@@ -25,6 +27,8 @@ from deepspec.class_structure.groups import frequent_classes
 from deepspec.cli.block_table import Parameters
 from deepspec.cli.errors import OneLineErrors
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, Net, built_in, prepare
+from deepspec.engine.distributed import speaks
+from deepspec.engine.launching import launched
 from deepspec.problem import LOGIT_MEMORY
 from deepspec.report.html import fill, write_report
 from deepspec.storage.results import new_folder
@@ -80,7 +84,7 @@ def demo(
         out,
         overwrite,
         as_json,
-        lambda: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed),
+        lambda group: built_in("mlp", PER_CLASS, EPOCHS, LEARNING_RATE, seed, group=group),
         {"command": "demo", "seed": seed},
         lambda net, place: _attribute(net, Papers.jmlr2020, seed, None, place),
     )
@@ -158,6 +162,8 @@ def attribute_command(
 
       deepspec attribute --model mynet.py:build --weights mynet.safetensors
       --data mydata.py:train --test-data mydata.py:test --out runs/mynet
+
+      torchrun --nproc-per-node 4 -m deepspec attribute --batch-size 250 --out runs/four
     """
     if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("expected a CUDA device, found none; leave --device out")
@@ -197,8 +203,16 @@ def attribute_command(
         out,
         overwrite,
         as_json,
-        lambda: prepare(
-            model, weights, data, test_data, per_class, epochs, learning_rate, seed, options
+        lambda group: prepare(
+            model,
+            weights,
+            data,
+            test_data,
+            per_class,
+            epochs,
+            learning_rate,
+            seed,
+            {**options, "group": group},
         ),
         configuration,
         lambda net, place: _attribute(net, convention, seed, draws, place, frequent),
@@ -252,7 +266,7 @@ def _run(
     out: Path,
     overwrite: bool,
     as_json: bool,
-    prepare: Callable[[], Net],
+    prepare: Callable[[ProcessGroup | None], Net],
     configuration: dict[str, Any],
     work: Callable[[Net, Path], Attribution],
 ) -> None:
@@ -262,9 +276,11 @@ def _run(
     on with the same command.
     """
     unfinished = out.with_name(f".{out.name}.unfinished")
-    with new_folder(out, overwrite=overwrite) as place:
+    with launched(configuration.get("device")) as group, ExitStack() as stack:
+        # Of several processes only the first one writes.
+        place = stack.enter_context(new_folder(out, overwrite=overwrite)) if speaks() else None
         start = time.perf_counter()
-        net = prepare()
+        net = prepare(group)
         prepared = time.perf_counter()
         found = work(net, unfinished)
         done = time.perf_counter()
@@ -273,6 +289,8 @@ def _run(
             "training": None if net.training is None else vars(net.training),
             "seconds": {"preparing": prepared - start, "attribution": done - prepared},
         }
+        if place is None:
+            return
         fill(place, found, extra)
     shutil.rmtree(unfinished, ignore_errors=True)
     if as_json:

@@ -19,6 +19,8 @@ from deepspec.engine.layerwise_jacobian import LayeredJacobian
 
 LogitGradients = Callable[[slice, LogitFunction], LogitGradient]
 
+#: What holds a batch, by the way it is kept.
+HELD_AS = {"layers": LayeredJacobian.__name__, "linearised": LinearisedJacobian.__name__}
 
 # Tracing and folding take about fifteen products and a second or two, and save a quarter of each.
 TRACING = {"products": 15.0, "seconds": 1.5, "saves": 1 / 4}

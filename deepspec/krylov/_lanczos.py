@@ -281,7 +281,7 @@ def open_checkpoint(
     tolerance = 32 * A.epsilon
     check_not_negative(every, "checkpoint_every")
     place = as_path(path, "checkpoint")
-    return Checkpoint(place, every, configuration, tolerance, A.plan, A.follow)
+    return Checkpoint(place, every, configuration, tolerance, A.plan, A.follow, A.group)
 
 
 def check_reorthogonalize(reorthogonalize: str) -> bool:

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from deepspec.engine.distributed import speaks
+
 
 @contextmanager
 def progress(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[], None]]:
     """Within it, each call of what it gives moves the bar by one product."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal or not speaks():
         yield lambda: None
         return
     columns = (

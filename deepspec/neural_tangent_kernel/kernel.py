@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -15,10 +16,14 @@ from deepspec.arguments import check_not_negative, shown
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.layers.recording import Layer, record
 from deepspec.layers.uses import layers_with_formula
-from deepspec.memory import free_memory
-from deepspec.neural_tangent_kernel.accumulation import mirror
+from deepspec.neural_tangent_kernel.accumulation import mirror, sample_blocks
 from deepspec.neural_tangent_kernel.jacobian import add_jacobian
-from deepspec.neural_tangent_kernel.layer_contributions import Share, layer_size, shares_of
+from deepspec.neural_tangent_kernel.layer_contributions import (
+    LayerSize,
+    Share,
+    layer_size,
+    shares_of,
+)
 from deepspec.problem import Problem
 from deepspec.storage.display import Result
 
@@ -104,7 +109,7 @@ def tangent_kernel(problem: Problem, memory: int | None = None) -> TangentKernel
         )
     if memory is not None:
         check_not_negative(memory, "memory in bytes")
-    available = free_memory(problem.device) if memory is None else memory
+    available = problem.engine.free_memory() if memory is None else memory
     held = _KERNELS.get(problem, lambda: None)()
     if held is not None and memory is None:
         return held
@@ -140,14 +145,24 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
     theta = torch.zeros(size, size, dtype=problem.dtype, device=problem.device)
     theta_bytes = theta.numel() * theta.element_size()
     block = min(max(BLOCK_BYTES, theta_bytes // 4), available - theta_bytes)
-    _, function = next(problem.functions())
+    function, group = problem.engine.example(), problem.group
+    blocks = sample_blocks(problem.num_rows, problem.num_classes)
+    owners = [group.owner(place) for place in range(len(blocks))]
+    mine = [block for block, owner in zip(blocks, owners, strict=True) if owner == group.rank]
+
+    def complete() -> None:
+        """Rows that other processes computed, and what is above the diagonal."""
+        rows = [slice(b.start * problem.num_classes, b.stop * problem.num_classes) for b in blocks]
+        group.fill(theta, list(zip(rows, owners, strict=True)), "putting the kernel together")
+        mirror(theta)
+
     layers = layers_with_formula(function)
     by_formula = {name for layer in layers for name in layer.names}
     if layers:
-        _add_layers(theta, problem, layers, function, block)
+        _add_layers(theta, problem, layers, function, block, mine)
     rest = tuple(name for name in problem.space.names if name not in by_formula)
-    add_jacobian(theta, problem, rest, block)
-    mirror(theta)
+    add_jacobian(theta, problem, rest, block, mine)
+    complete()
     if by_formula and not _agrees(theta, problem):
         warnings.warn(
             f"the layer formulas do not describe {type(function.model).__name__} (is a layer's "
@@ -158,8 +173,8 @@ def _computed(problem: Problem, available: int) -> TangentKernel:
         )
         theta.zero_()
         by_formula = set()
-        add_jacobian(theta, problem, problem.space.names, block)
-        mirror(theta)
+        add_jacobian(theta, problem, problem.space.names, block, mine)
+        complete()
     ordered = tuple(name for name in problem.space.names if name in by_formula)
     return TangentKernel(matrix=theta, fingerprint=problem.fingerprint(), by_formula=ordered)
 
@@ -183,16 +198,19 @@ def _add_layers(
     layers: list[Layer],
     function: LogitFunction,
     block: int,
+    mine: Sequence[slice],
 ) -> None:
     """The shares of all layers, as many layers at each pass over the data as fit a block."""
     numbers = block // theta.element_size() // 2
-    few = function.head(1)
-    records = record(few, layers)
+    records = record(function.head(1), layers)
     sizes = [
         layer_size(layer.formula, observed, deltas, problem.num_samples)
         for layer, (observed, deltas) in zip(layers, records, strict=True)
     ]
     del records
+    # Where each process brings its own data, the first one's example counts.
+    told = problem.group.from_first(lambda: [asdict(size) for size in sizes])
+    sizes = [LayerSize(**size) for size in told]
     shares = [
         share
         for layer, size in zip(layers, sizes, strict=True)
@@ -202,12 +220,17 @@ def _add_layers(
         together = _first_that_fit(shares, numbers)
         shares = shares[len(together) :]
         in_batch = sum(share.size.errors for share in together)
-        for rows, part in problem.functions(max(1, numbers // max(in_batch, 1))):
-            taken = record(part, [share.layer for share in together])
-            for share, (observed, deltas) in zip(together, taken, strict=True):
+        chosen = [share.layer for share in together]
+
+        def recorded(_: slice, part: LogitFunction, chosen: list[Layer] = chosen) -> list[Tensor]:
+            return [tensor for pair in record(part, chosen) for tensor in pair]
+
+        at_once = max(1, numbers // max(in_batch, 1))
+        for rows, taken in problem.engine.everywhere(recorded, at_once):
+            for share, observed, deltas in zip(together, taken[::2], taken[1::2], strict=True):
                 share.take(rows, observed, deltas)
         while together:
-            together.pop(0).add_to(theta, numbers)
+            together.pop(0).add_to(theta, numbers, mine)
 
 
 def _first_that_fit(shares: list[Share], numbers: int) -> list[Share]:

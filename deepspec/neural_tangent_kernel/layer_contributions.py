@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from jaxtyping import Float
@@ -76,8 +77,11 @@ class Share(ABC):
         """One batch's record."""
 
     @abstractmethod
-    def add_to(self, theta: Float[Tensor, "nC nC"], block: int) -> None:
-        """Add to Θ, below the diagonal, with at most about ``block`` numbers more at a time."""
+    def add_to(self, theta: Float[Tensor, "nC nC"], block: int, mine: Sequence[slice]) -> None:
+        """Add to Θ, below the diagonal, in some blocks of samples.
+
+        At most about ``block`` numbers more are held at a time.
+        """
 
     @property
     @abstractmethod
@@ -91,8 +95,7 @@ class StoredLayer(Share):
     def __init__(self, layer: Layer, size: LayerSize) -> None:
         super().__init__(layer, size)
         self._in_pairs = size.pair_cost <= size.jacobian_cost
-        self._inputs: list[Tensor] = []
-        self._errors: list[Tensor] = []
+        self._taken: list[tuple[int, Tensor, Tensor]] = []
 
     @property
     def numbers(self) -> int:
@@ -100,21 +103,21 @@ class StoredLayer(Share):
 
     def take(self, rows: slice, observed: Tensor, deltas: Float[Tensor, "b C ..."]) -> None:
         formula = self.layer.formula
-        self._inputs.append(formula.compact(observed) if self._in_pairs else observed)
-        self._errors.append(formula.errors(deltas))
+        inputs = formula.compact(observed) if self._in_pairs else observed
+        self._taken.append((rows.start, inputs, formula.errors(deltas)))
 
-    def add_to(self, theta: Float[Tensor, "nC nC"], block: int) -> None:
+    def add_to(self, theta: Float[Tensor, "nC nC"], block: int, mine: Sequence[slice]) -> None:
+        self._taken.sort(key=itemgetter(0))  # several processes' come in turns
         if self._in_pairs:
-            inputs, errors = _joined(self._inputs, 2), _joined(self._errors, 3)
-            add_pairs(theta, self.layer.formula, inputs, errors)
+            inputs = _joined([x for _, x, _ in self._taken], 2)
+            errors = _joined([e for _, _, e in self._taken], 3)
+            add_pairs(theta, self.layer.formula, inputs, errors, mine)
             return
         for groups, units in jacobian_slices(self.size, block):
             sliced = StreamedJacobian(self.layer, self.size, groups, units)
-            start = 0
-            for x, errors in zip(self._inputs, self._errors, strict=True):
+            for start, x, errors in self._taken:
                 sliced.fill(slice(start, start + len(x)), x, errors)
-                start += len(x)
-            sliced.add_to(theta, block)
+            sliced.add_to(theta, block, mine)
 
 
 class StreamedJacobian(Share):
@@ -142,9 +145,9 @@ class StreamedJacobian(Share):
             self._columns = part.new_empty(self.size.n * C, part.shape[1])
         self._columns[rows.start * C : rows.stop * C] = part
 
-    def add_to(self, theta: Float[Tensor, "nC nC"], block: int) -> None:
+    def add_to(self, theta: Float[Tensor, "nC nC"], block: int, mine: Sequence[slice]) -> None:
         if self._columns is not None:
-            add_outer(theta, self._columns)
+            add_outer(theta, self._columns, mine, self.size.C)
 
 
 def shares_of(layer: Layer, size: LayerSize, block: int) -> list[Share]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from deepspec.engine.distributed import ALONE, Group
 from deepspec.operators._contract import (
     Space,
     check_factor,
@@ -190,6 +191,11 @@ class SymmetricOperator(ABC):
 
     def follow(self, plan: Mapping[str, str | int]) -> None:
         """Make the choices of an earlier run's :meth:`plan` again, so that it is repeated."""
+
+    @property
+    def group(self) -> Group:
+        """The processes that a product takes; by default this one alone."""
+        return ALONE
 
     def to_dense(self) -> Float[Tensor, "p p"]:
         """The matrix itself, p products: for small p and for tests."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deepspec.engine.distributed import ALONE, Group
 from deepspec.operators._contract import check_space, same_place
 from deepspec.operators.base import SymmetricOperator
 
@@ -77,6 +78,11 @@ class LinearCombination(SymmetricOperator):
     def prepare(self, matvecs: int) -> None:
         for _, operator in self.terms:
             operator.prepare(matvecs)
+
+    @property
+    def group(self) -> Group:
+        groups = (operator.group for _, operator in self.terms)
+        return next((group for group in groups if not group.alone), ALONE)
 
     def plan(self) -> dict[str, str | int]:
         return {

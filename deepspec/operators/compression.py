@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deepspec.arguments import shown
+from deepspec.engine.distributed import Group
 from deepspec.operators._contract import check_factor, check_space, same_place
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.combination import LinearCombination, bracketed
@@ -95,6 +96,10 @@ class Compression(SymmetricOperator):
 
     def prepare(self, matvecs: int) -> None:
         self.operator.prepare(matvecs)
+
+    @property
+    def group(self) -> Group:
+        return self.operator.group
 
     def plan(self) -> dict[str, str | int]:
         return self.operator.plan()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from deepspec.engine.distributed import Group
 from deepspec.operators.base import SymmetricOperator
 from deepspec.problem import Problem
 
@@ -39,6 +40,10 @@ class ProblemOperator(SymmetricOperator):
     @property
     def device(self) -> torch.device:
         return self.problem.device
+
+    @property
+    def group(self) -> Group:
+        return self.problem.group
 
     def plan(self) -> dict[str, str | int]:
         return dict(self.problem.plan)

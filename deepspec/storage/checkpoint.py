@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from deepspec.engine.distributed import ALONE, Group
 from deepspec.storage.files import read_json, read_regular, shortened, write_atomically
 
 MANIFEST = "manifest.json"
@@ -173,6 +174,8 @@ class Checkpoint:
         Relative, for entries that are floats.
     plan, follow
         Ask for the choices that change the rounding, to be saved; make saved ones again.
+    group
+        The processes that run together: the first one reads and writes, for all of them.
     """
 
     path: Path
@@ -181,6 +184,7 @@ class Checkpoint:
     tolerance: float = 0.0
     plan: Callable[[], Mapping[str, Any]] = dict
     follow: Callable[[Mapping[str, Any]], None] = field(default=lambda plan: None)
+    group: Group = ALONE
     _last: float = field(default_factory=time.monotonic, init=False)
 
     def load(self) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
@@ -195,6 +199,14 @@ class Checkpoint:
         OSError
             If nothing can be written to the folder: said now, not when the work is done.
         """
+        state = self.group.state_from_first(self._load)
+        if state is None:
+            return None
+        (progress, plan), arrays = state
+        self.follow(plan)
+        return progress, arrays
+
+    def _load(self) -> tuple[Any, dict[str, Tensor]] | None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / TRIAL, b"")
@@ -218,8 +230,7 @@ class Checkpoint:
                 f"the checkpoint in {self.path} is of another run ({'; '.join(lines)}); "
                 "give another path, or delete it to start anew"
             )
-        self.follow(plan)
-        return progress, arrays
+        return (progress, plan), arrays
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
@@ -237,6 +248,8 @@ class Checkpoint:
 
     def save(self, progress: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
         """Save now."""
+        if self.group.rank:
+            return
         content = {
             "configuration": dict(self.configuration),
             "plan": dict(self.plan()),

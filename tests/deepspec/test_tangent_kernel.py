@@ -270,7 +270,8 @@ def test_spectra_that_do_not_fit_are_refused_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = "deepspec.class_structure._exact_spectrum."
-    monkeypatch.setattr(place + "free_memory", lambda device: 5.25 * 9 * 9 * 8)
+    free = "deepspec.engine.distributed.free_memory"
+    monkeypatch.setattr(free, lambda device: 5.25 * 9 * 9 * 8)
     monkeypatch.setattr(place + "tangent_kernel", lambda problem: 1 / 0)
     with pytest.raises(MemoryError, match="3 rows would fit"):
         exact_spectrum(GaussNewton(problem_of("mlp")))

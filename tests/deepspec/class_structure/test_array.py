@@ -165,7 +165,7 @@ def test_unknown_parts_and_ways_are_named() -> None:
 
 
 def test_what_does_not_fit_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepspec.class_structure.gram.free_memory", lambda device: 1000)
+    monkeypatch.setattr("deepspec.class_structure.rows.free_memory", lambda device: 1000)
     array = deepspec.ClassArray(normal(60, 30), torch.arange(3).repeat(20))
     with pytest.raises(MemoryError, match=r"about 4 rows .* would fit"):
         array.eigenvalues()
