@@ -48,6 +48,7 @@ class Hessian(SecondDerivative):
 
     Hess = ∂²/∂θ² (Papyan 2020, §2); weight decay is not part of it.
 
+    >>> import torch
     >>> model = torch.nn.Linear(1, 2, bias=False)
     >>> _ = torch.nn.init.zeros_(model.weight)
     >>> data = (torch.full((1, 1), 2.0), torch.tensor([0]))
