@@ -34,14 +34,14 @@ from deepspec.classifier.labels import INTEGERS
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.output import Where, require_where
 from deepspec.classifier.parameters import Patterns, parameter_space
-from deepspec.classifier.precision import lowest_precision
+from deepspec.classifier.precision import lowest_precision, refuse_autocast
 from deepspec.classifier.remedies import explained, require_untouched
 from deepspec.classifier.row_layout import RowLayout, require_class_dim
 from deepspec.classifier.shares import Shares
 from deepspec.classifier.trees import move, pick
 from deepspec.classifier.weights import MeanOver, RowWeights, require_mean_over
 from deepspec.engine.distributed import as_group
-from deepspec.engine.engine import Engine, refuse_autocast
+from deepspec.engine.engine import Engine
 from deepspec.engine.sharing import refuse_own_shares, share, take_from_first
 from deepspec.losses import Loss
 from deepspec.losses.rows import read_rows

@@ -23,7 +23,7 @@ from deepspec.class_structure.cells import (
 )
 from deepspec.class_structure.parts import CellMeans, MeanPart, Part
 from deepspec.classifier.softmax import mean_minus_each, mean_minus_each_transposed
-from deepspec.engine.engine import Outputs
+from deepspec.engine.kernels import Outputs
 from deepspec.operators.pullback import LossHessian, StreamedForm
 from deepspec.problem import Problem
 

@@ -1,4 +1,4 @@
-"""The lowest precision in which a net computes something that depends on θ, and where."""
+"""The precision that a net computes in: the lowest inside, where that is, and no autocast."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from torch.overrides import TorchFunctionMode
 
 from deepspec.classifier.logit_function import LogitFunction
 from deepspec.classifier.trees import tensors
+
+
+def refuse_autocast(device: torch.device) -> None:
+    """Under autocast, matrices would be multiplied in half precision behind everyone's back.
+
+    Raises
+    ------
+    RuntimeError
+        If it is on.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise RuntimeError(
+            f"expected full precision, but torch.autocast is on for {device.type}: products would "
+            "be of half precision; leave its block, or set enabled=False in it"
+        )
 
 
 def lowest_precision(function: LogitFunction) -> torch.dtype:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deepspec.engine.engine import Outputs
+from deepspec.engine.kernels import Outputs
 from deepspec.operators._contract import check_factor
 from deepspec.operators.base import SymmetricOperator
 from deepspec.operators.combination import sum_in_words
