@@ -2,6 +2,7 @@
 
 - ``knockouts.py``: what a part's removal leaves, where S is too large to form (where it is not:
   :meth:`deepspec.ClassArray.knock_out`), and the share of a feature that it removes.
+- ``removal.py``: one measured part knocked out, both ways, exactly where S is formed.
 - ``nulls.py``: what else of the same kind removes; ``verdicts.py``: from both to an answer.
 - ``mini_bulk.py``, ``predicted_outliers.py``, ``alignment.py``: where things are, and why.
 - ``result.py``, ``split.py``: what was found; ``summary.py``: the same in words and tables.

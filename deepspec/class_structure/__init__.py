@@ -6,6 +6,8 @@ Every second moment is V = DᵀD of rows D with classes and weights, and every p
 - ``rows.py``: how D multiplies. Another second moment is another subclass of ``Rows``.
 - ``parts.py``: the projectors P. ``BetweenClass`` makes G_class, ``CrossClass`` G_cross.
 - ``cells.py``: weights and labels, all that the parts know.
+- ``downdate.py``: knockouts in the coordinates of S's eigenvectors, a diagonal less r columns;
+  ``known_nulls.py``: what is known to be zero before anything is computed.
 - ``gram.py``: S = D Dᵀ, formed, and its eigenvalue problems.
 - ``operators.py``: :class:`ClassStructure`, G's four parts by name.
 - ``means.py``: the mean vectors themselves; ``two_way.py``: their two-way layout.

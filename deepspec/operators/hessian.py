@@ -79,8 +79,8 @@ class Residual(SecondDerivative):
     E = Hess − G = Σ_i,c' w_i (∂ℓ_i/∂f)_c' ∇²f_i,c', (p_i − y_i)/n for cross-entropy (Papyan 2020,
     eq. 5.2; "H" in his papers of 2018 and 2019).
 
-    The Hessian of Σ_i w_i ⟨p_i − y_i, f_i⟩ with p held fixed, so nothing is subtracted. Of a linear
-    model it is zero:
+    It is computed as the Hessian of Σ_i w_i ⟨p_i − y_i, f_i⟩ with p held fixed, and not as a
+    difference, which would lose digits. Of a linear model it is zero:
 
     >>> import torch
     >>> data = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
