@@ -74,6 +74,7 @@ def _bars_are_norms(app, what, name, obj, options, lines) -> None:
 
 PACKAGES = {
     "deepspec": "deepspec: what most people need",
+    "deepspec.losses": "Losses",
     "deepspec.operators": "Operators: matrices known by their products",
     "deepspec.class_structure": "Class structure: arrays, parts, means",
     "deepspec.neural_tangent_kernel": "The neural tangent kernel",
@@ -82,6 +83,7 @@ PACKAGES = {
     "deepspec.layerwise": "Layers: features, errors, Kronecker factors",
     "deepspec.attribution": "Attribution: causes, nulls, verdicts",
     "deepspec.dynamics": "Dynamics: spectra while a net is trained",
+    "deepspec.experiments": "Experiments: sweeps",
     "ccm": "ccm: what theory predicts",
 }
 

@@ -47,6 +47,14 @@ class Attribution(Result, Tabular, Drawable):
         It took.
     layers, left_out
         Every layer by its name, where they were asked for, and why other modules are none.
+
+    >>> from deepspec.attribution import attribute
+    >>> from deepspec.class_structure import ClassArray
+    >>> labels = torch.arange(12) % 3
+    >>> vectors = torch.eye(3, dtype=torch.float64)[labels] + torch.eye(12, 3, dtype=torch.float64)
+    >>> found = attribute(ClassArray(vectors, labels), draws=2)
+    >>> found.num_classes, list(found.splits)
+    (3, ['train'])
     """
 
     problem: dict[str, Any]

@@ -47,6 +47,10 @@ class ExactSpectrum(Result, Tabular, Drawable):
         precision of the problem.
     operator
         What the spectrum is of.
+
+    >>> found = ExactSpectrum(eigenvalues=torch.tensor([3.0, 1.0]), zeros=2, operator="G")
+    >>> found.size
+    4
     """
 
     eigenvalues: Float[Tensor, " r"]

@@ -140,7 +140,7 @@ def _places(blocks: list[ClassBlock]) -> list[slice]:
 def _groups(problem: Problem, vectors: int) -> Iterator[tuple[str, ...]]:
     """The tensors of θ in groups of which this many vectors fit the budget, one at least."""
     space = problem.space
-    limit = problem.engine.budget_bytes() // (vectors * problem.parameters.element_size())
+    limit = problem.engine.budget_bytes() // (max(vectors, 1) * problem.parameters.element_size())
     group: list[str] = []
     used = 0
     for name, count in zip(space.names, space.counts, strict=True):

@@ -19,7 +19,8 @@ class OffKnownNulls:
     (Householder, of no cancellation as u_i ≥ 0), less that coordinate.
 
     >>> Q = OffKnownNulls.of(torch.tensor([[0.6, 0.8]], dtype=torch.float64))
-    >>> Q.coordinates(torch.tensor([[0.6, 0.8], [0.8, -0.6]]).double().T).numpy().round(9) + 0.0
+    >>> columns = torch.tensor([[0.6, 0.8], [0.8, -0.6]], dtype=torch.float64).T
+    >>> Q.coordinates(columns).numpy().round(9) + 0.0
     array([[ 0., -1.]])
     """
 

@@ -145,6 +145,15 @@ def class_means(structure: ClassStructure, kernel: HasMatrix | None = None) -> M
     """The C means g_c with weights w_c: the eigenvalues of G_class (Papyan 2020, eq. 6.4).
 
     Parameters as for :func:`cell_means`. The matching operator is ``structure.between_class``.
+
+    With one sample x = 2 of class 0 and p = (½, ½): w_0 = ½, g_0 = 2 (½, −½).
+
+    >>> from deepspec.problem import Problem
+    >>> net = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
+    >>> _ = torch.nn.init.zeros_(net.weight)
+    >>> data = torch.full((1, 1), 2.0, dtype=torch.float64), torch.tensor([0])
+    >>> round(float(class_means(ClassStructure(Problem(net, data))).eigenvalues()[0]), 9)
+    1.0
     """
     rows = _present(structure)
     weights, mix = structure.cells.row[rows], structure.cells.row_share[rows]
@@ -155,6 +164,15 @@ def cross_class_deviations(structure: ClassStructure, kernel: HasMatrix | None =
     """The C(C − 1) deviations g_{c,c'} − g_c, c' ≠ c, with weights w_{c,c'}: those of G_cross.
 
     Parameters as for :func:`cell_means`. The matching operator is ``structure.cross_class``.
+
+    With two classes g_c is the one g_{c,c'} there is, so nothing deviates:
+
+    >>> from deepspec.problem import Problem
+    >>> net = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
+    >>> data = torch.full((1, 1), 2.0, dtype=torch.float64), torch.tensor([0])
+    >>> structure = ClassStructure(Problem(net, data))
+    >>> float(cross_class_deviations(structure).eigenvalues().abs().max())
+    0.0
     """
     cells = _cells(structure)
     cells = cells[cells[:, 0] != cells[:, 1]]

@@ -73,6 +73,20 @@ class RowWeights:
             )
         return weights
 
+    def require_samples(self, count: int) -> None:
+        """See that there are weights for just so many samples.
+
+        Raises
+        ------
+        ValueError
+            If there are more: they are those of other data then.
+        """
+        if len(self._samples) != count:
+            raise ValueError(
+                f"expected row_weights for the {count} samples there are, got "
+                f"{len(self._samples)}; they have the labels' shape, all samples in order"
+            )
+
 
 def normalised(
     scale: Float[Tensor, " R"],

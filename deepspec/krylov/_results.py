@@ -67,7 +67,13 @@ class Eigenpairs(Result, Tabular, Drawable):
 
 
 class NotConverged(RuntimeError):
-    """The error of a search that ran out of products; its ``pairs`` are what there was."""
+    """The error of a search that ran out of products; its ``pairs`` are what there was.
+
+    >>> import torch
+    >>> pairs = Eigenpairs.exact(torch.tensor([2.0]), torch.eye(3)[:, :1])
+    >>> NotConverged("expected more matvecs", pairs).pairs.values
+    tensor([2.])
+    """
 
     def __init__(self, message: str, pairs: Eigenpairs) -> None:
         super().__init__(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,15 @@ from deepspec.operators.block import ParameterBlock
 from deepspec.operators.on_problem import ProblemOperator
 from deepspec.problem import Problem
 from deepspec.seeds import Seed, whole_seed
+from deepspec.storage.display import Result, Table, Tabular
 
 # Smaller blocks are formed, and their spectra exact.
 FORMED_UP_TO = 256
 Blocks = str | Sequence[str] | Mapping[str, Sequence[str]] | None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class BlockSpectrum:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class BlockSpectrum(Result, Tabular):
     """The top of one diagonal block's spectrum.
 
     Attributes
@@ -43,21 +45,52 @@ class BlockSpectrum:
     trace: float
     trace_error: float
 
+    def _table(self) -> Table:
+        return {"eigenvalue": self.top}
+
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class BlockSpectra:
-    """All blocks of one operator; prints as a table."""
+class BlockSpectra(Result, Tabular):
+    """All blocks of one operator; prints as a table.
+
+    Attributes
+    ----------
+    operator
+        Whose blocks they are.
+    blocks
+        Each one's top and trace, in the order of θ.
+    matvecs
+        Products with J, Jᵀ and second derivatives that all of it took.
+    """
 
     operator: str
     blocks: tuple[BlockSpectrum, ...]
     matvecs: int
 
-    def __repr__(self) -> str:
-        most = max((b for b in self.blocks), key=lambda b: float(b.top[0]))
-        return (
-            f"BlockSpectra({len(self.blocks)} blocks of {self.operator}; the largest eigenvalue "
-            f"{float(most.top[0]):.4g} in {most.name})"
-        )
+    def _words(self) -> list[str]:
+        most = max(self.blocks, key=lambda block: float(block.top[0]))
+        return [
+            f"{len(self.blocks)} blocks of {self.operator}",
+            f"the largest eigenvalue {float(most.top[0]):.4g} in {most.name}",
+            f"{self.matvecs:,} matvecs",
+        ]
+
+    def _table(self) -> Table:
+        most = max(len(block.top) for block in self.blocks)
+
+        def number(block: BlockSpectrum, place: int) -> float:
+            return float(block.top[place]) if place < len(block.top) else math.nan
+
+        return {
+            "block": [block.name for block in self.blocks],
+            "parameters": [block.size for block in self.blocks],
+            "trace": [block.trace for block in self.blocks],
+            "trace_error": [block.trace_error for block in self.blocks],
+            **{
+                f"eigenvalue {place + 1}": [number(block, place) for block in self.blocks]
+                for place in range(most)
+            },
+        }
 
     def __getitem__(self, name: str) -> BlockSpectrum:
         return {block.name: block for block in self.blocks}[name]

@@ -33,6 +33,12 @@ class JoinedSpectrum(Result, Tabular, Drawable):
         What was deflated.
     rest
         The density of A.deflate(pairs): of mass 1 by itself, of mass 1 − k/p here.
+
+    >>> import torch
+    >>> from deepspec.operators import MatrixOperator
+    >>> A = MatrixOperator(torch.diag(torch.arange(10.0, dtype=torch.float64)))
+    >>> joined_spectrum(A, k=2, steps=5).pair_mass
+    0.2
     """
 
     pairs: Eigenpairs

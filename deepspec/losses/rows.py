@@ -157,7 +157,7 @@ class _Reader:
         self.criterion, self.width, self.row_weights = criterion, width, row_weights
         self.samples, self.seen = 0, 0
         self.sketch = Sketch(keep=True)
-        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
         self.masks: list[Tensor] = []
         self.single = True
 
@@ -188,9 +188,11 @@ class _Reader:
         self.parts.append(
             (
                 found.values[counted],
-                found.scale[counted],
-                found.mass[counted],
-                sample[counted],
+                # A row of loss 0 is left out, and yet the mean may be over it, too.
+                found.scale,
+                found.mass,
+                sample,
+                counted,
             )
         )
         self.samples += function.samples
@@ -217,16 +219,19 @@ class _Reader:
 
     def finished(self, mean_over: MeanOver) -> DataRows:
         """All rows, once their weights are known."""
+        if self.row_weights is not None:
+            self.row_weights.require_samples(self.samples)
         targets = [part[0] for part in self.parts]
         if len({part.is_floating_point() for part in targets}) > 1:
             # Some batches' soft labels happened to be classes.
             width = 2 if self.width == 1 else self.width
             targets = [self.criterion.prepared(part, width, torch.float64) for part in targets]
         values = torch.cat(targets)
-        scale, mass, sequences = (
-            torch.cat([part[place] for part in self.parts]) for place in (1, 2, 3)
+        scale, mass, sequences, counted = (
+            torch.cat([part[place] for part in self.parts]) for place in (1, 2, 3, 4)
         )
-        weights = normalised(scale, mass, sequences, mean_over)
+        weights = normalised(scale, mass, sequences, mean_over)[counted]
+        sequences = sequences[counted]
         masks: list[Tensor] | Tensor | None
         if self.single:
             joined = torch.cat(self.masks)

@@ -48,6 +48,7 @@ class Hessian(SecondDerivative):
 
     Hess = ∂²/∂θ² (Papyan 2020, §2); weight decay is not part of it.
 
+    >>> import torch
     >>> model = torch.nn.Linear(1, 2, bias=False)
     >>> _ = torch.nn.init.zeros_(model.weight)
     >>> data = (torch.full((1, 1), 2.0), torch.tensor([0]))
@@ -78,7 +79,14 @@ class Residual(SecondDerivative):
     E = Hess − G = Σ_i,c' w_i (∂ℓ_i/∂f)_c' ∇²f_i,c', (p_i − y_i)/n for cross-entropy (Papyan 2020,
     eq. 5.2; "H" in his papers of 2018 and 2019).
 
-    The Hessian of Σ_i w_i ⟨p_i − y_i, f_i⟩ with p held fixed, so nothing is subtracted.
+    The Hessian of Σ_i w_i ⟨p_i − y_i, f_i⟩ with p held fixed, so nothing is subtracted. Of a linear
+    model it is zero:
+
+    >>> import torch
+    >>> data = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0])
+    >>> E = Residual(Problem(torch.nn.Linear(1, 2, dtype=torch.float64), data))
+    >>> float(E.to_dense().abs().max())
+    0.0
     """
 
     def describe(self) -> str:

@@ -223,3 +223,10 @@ def test_backward_passes_are_cheaper_than_a_contraction_over_few_parameters() ->
 
     structure = ClassStructure(Problem(model, (features, labels)))
     assert torch.isfinite(class_means(structure, Unread()).gram).all()
+
+
+def test_two_classes_of_which_one_is_empty_have_no_deviations() -> None:
+    net = torch.nn.Linear(1, 2, dtype=torch.float64)
+    data = torch.ones(3, 1, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+    structure = ClassStructure(Problem(net, data))
+    assert float(cross_class_deviations(structure).eigenvalues().abs().max()) == 0.0

@@ -350,6 +350,9 @@ def test_data_that_shrink_between_passes_are_refused() -> None:
     class Forgetful(DataLoader):
         passes = 0
 
+        def __len__(self) -> int:
+            return 2 if Forgetful.passes == 1 else 1
+
         def __iter__(self):
             Forgetful.passes += 1
             yield torch.ones(2, 4), torch.zeros(2, dtype=torch.long)

@@ -60,5 +60,5 @@ def test_tracing_makes_no_buffers() -> None:
     rows, function = next(problem.functions())
     with Zeros() as zeros:
         LinearisedJacobian(function)
-        HeldHessian(function, Hessian(problem).logit_gradient(rows))
+        HeldHessian(function, Hessian(problem).logit_gradient(rows, function))
     assert zeros.count == 0

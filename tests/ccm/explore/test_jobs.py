@@ -70,9 +70,9 @@ def test_too_many_samples() -> None:
 def test_without_panel_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (require_panel, ccm.explorer):
         monkeypatch.setitem(function.__globals__, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"deepspec\[explore\]"):
+    with pytest.raises(ImportError, match=r"deepspec-ccm\[explore\]"):
         require_panel()
-    with pytest.raises(ImportError, match=r"deepspec\[explore\]"):
+    with pytest.raises(ImportError, match=r"deepspec-ccm\[explore\]"):
         ccm.explorer()
     monkeypatch.setattr("ccm.cli.exploring.require_panel", require_panel)
     result = CliRunner().invoke(app, ["explore"])

@@ -48,10 +48,9 @@ def test_no_class_signal_supports_nothing(seed: int) -> None:
 
 def test_labels_that_mean_nothing_support_nothing() -> None:
     directions, labels = planted.class_means([30] * 4, 6.0)
-    inputs = planted.problem(directions, labels)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))
     wrong = planted.problem(directions, labels)
-    wrong.labels = inputs.labels[order]
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(5))
+    wrong.targets = wrong.targets[order]
     assert not supported(wrong) & {"top outlier", "outliers", "mini-bulk", "bulk"}
 
 

@@ -70,6 +70,9 @@ def estimated() -> list[Any]:
     A = deepspec.MatrixOperator(torch.diag(values))
     log = krylov.log_spectral_density(A, 40, points=200)
     pairs = krylov.top_eigenpairs(A, 12)
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)).double()
+    problem = deepspec.Problem(net, (torch.eye(2).double(), torch.tensor([0, 1])))
+    blocks = krylov.block_spectra(deepspec.GaussNewton(problem))
     return [
         pairs,
         krylov.spectral_density(A, 20, 2, points=100),
@@ -82,6 +85,7 @@ def estimated() -> list[Any]:
         krylov.extreme_eigenvalues(A),
         krylov.lanczos(A, 9, torch.ones(60, dtype=torch.float64), "full"),
         log.quadrature,
+        blocks,
     ]
 
 
@@ -92,7 +96,10 @@ def trained() -> list[Any]:
     recorder.record(0)
     moments = {(n, 0): [moment(epoch, n) for epoch in (1, 10)] for n in (10, 100)}
     trends = dynamics.measure_trends(moments, {key: [0.5, 0.1, 0.0, 0.0] for key in moments})
-    return [collapse, recorder.trajectory, moment(1, 10), trends, trends.peak[10]]
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3)).double()
+    problem = deepspec.Problem(net, (eye[:2, :2], torch.tensor([0, 1])))
+    block = krylov.block_spectra(deepspec.GaussNewton(problem)).blocks[0]
+    return [block, collapse, recorder.trajectory, moment(1, 10), trends, trends.peak[10]]
 
 
 def layered() -> list[Any]:
