@@ -38,7 +38,8 @@ from deepspec.classifier.precision import lowest_precision, refuse_autocast
 from deepspec.classifier.remedies import explained, require_untouched
 from deepspec.classifier.row_layout import RowLayout, require_class_dim
 from deepspec.classifier.shares import Shares
-from deepspec.classifier.trees import move, pick
+from deepspec.classifier.snapshot import Snapshot
+from deepspec.classifier.trees import pick
 from deepspec.classifier.weights import MeanOver, RowWeights, require_mean_over
 from deepspec.engine.distributed import as_group
 from deepspec.engine.engine import Engine
@@ -134,7 +135,6 @@ class Problem:
                 "dtype=torch.float32"
             )
         self.device = available_device(device, reference.device)
-        self._model, self._where = model, logits
         self._layout = RowLayout(class_dim=class_dim, flat=False)
         refuse_autocast(self.device)
         self.group = as_group(group, self.device)
@@ -144,8 +144,9 @@ class Problem:
         weights = None if row_weights is None else RowWeights(row_weights)
         # Evaluation code often stands under inference mode, whose tensors allow no derivatives.
         with torch.inference_mode(False):
-            self._snapshot(model)
-            take_from_first(self.group, {"θ": self.parameters, **self._constants})
+            self._snapshot = Snapshot(model, self.space, self.dtype, self.device, logits)
+            self.parameters = self._snapshot.parameters
+            take_from_first(self.group, {"θ": self.parameters, **self._snapshot.constants})
             version = self.parameters._version
             self._rows = self.group.together(
                 lambda: read_rows(
@@ -201,42 +202,13 @@ class Problem:
             self._shares,
         )
 
-    def _snapshot(self, model: nn.Module) -> None:
-        def copy(tensor: Tensor) -> Tensor:
-            dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-            return tensor.detach().to(self.device, dtype, copy=True)
-
-        everything = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        # One flat tensor holds θ; the named parameters are views of it.
-        self.parameters = self.space.flatten(
-            {
-                name: everything[name].detach().to(self.device, self.dtype)
-                for name in self.space.names
-            }
-        )
-        self._parameters = self.space.unflatten(self.parameters)
-        self._constants = {
-            name: copy(tensor)
-            for name, tensor in everything.items()
-            if name not in self._parameters
-        }
-
     def _unread(self, shares: Shares | None = None) -> Iterator[tuple[LogitFunction, Tensor]]:
         """A pass over the data as they come, or one share: each batch's function and labels."""
         first = 0 if shares is None else shares.first_sample
         start, some = (0, None) if shares is None else (shares.mine.start, shares.mine)
         for number, (inputs, labels) in enumerate(self._batches.some(some), start):
-            function = LogitFunction(
-                self._model,
-                self.space,
-                self._parameters,
-                self._constants,
-                move(inputs, self.device, self.dtype),
-                len(labels),
-                logits=self._where,
-                layout=self._layout,
-                first=first,
-                number=number,
+            function = self._snapshot.function(
+                inputs, len(labels), self._layout, first=first, number=number
             )
             yield function, labels.to(self.device)
             first += len(labels)
@@ -312,11 +284,8 @@ class Problem:
                 f"{', '.join(self.space.names)}"
             )
         other = copy.copy(self)
-        other.space = self.space.restricted(names)
-        other.parameters = other.space.flatten(self._parameters)
-        other._parameters = other.space.unflatten(other.parameters)
-        rest = {k: v for k, v in self._parameters.items() if k not in other._parameters}
-        other._constants = {**self._constants, **rest}
+        other._snapshot = self._snapshot.restricted(names)
+        other.space, other.parameters = other._snapshot.space, other._snapshot.parameters
         other.engine = other._new_engine()
         # A route that is right for all of θ is right for a part of it.
         if "forward mode" in self.plan:
