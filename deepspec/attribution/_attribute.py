@@ -52,6 +52,7 @@ def attribute(
     groups: Groups | None = None,
     checkpoint: str | Path | None = None,
     layers: bool | Layers = False,
+    weight_decay: float | None = None,
 ) -> Attribution:
     """Find which part of a classifier's spectrum has which cause, beside nulls.
 
@@ -90,6 +91,8 @@ def attribute(
     layers
         Attribute features, errors and gradients of every layer, too (Papyan 2020, §7); or the
         :class:`~deepspec.Layers` of the same problem, made with options of one's own.
+    weight_decay
+        That the net was trained with: with ``layers``, weights are held against their class part.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def attribute(
         has_untrained=untrained is not None,
         plan={} if net is None else dict(net.plan),
         versions=versions(),
-        layers={} if by_layer is None else attribute_layers(by_layer, split, folder),
+        layers={} if by_layer is None else attribute_layers(by_layer, split, folder, weight_decay),
         left_out={} if by_layer is None else by_layer.left_out,
         seconds=time.perf_counter() - started,
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 from deepspec.attribution.side_of_g import NothingThere
 from deepspec.attribution.split import SplitAttribution
 from deepspec.class_structure.array import ClassArray
-from deepspec.layerwise import Layer, Layers, MeanProducts, NeuralCollapse
+from deepspec.layerwise import Layer, Layers, LayerStructure, MeanProducts, NeuralCollapse
+from deepspec.layerwise.structure import layer_structure
 from deepspec.storage.display import Result
 
 #: The arrays of a layer, in the order of tables.
@@ -32,6 +33,9 @@ class LayerAttribution(Result):
         NC1–NC4 of its inputs; ``None`` with fewer than two classes.
     mean_products
         How well h_c ⊗ δ_{c,c'} gives the mean gradients; ``None`` without a weight matrix.
+    structure
+        The layer's measures, and top spectra for figures; ``None`` where all vectors of features
+        or errors are zero.
     notes
         What a reader of its numbers has to know.
     """
@@ -46,6 +50,7 @@ class LayerAttribution(Result):
     gradients: SplitAttribution | None
     neural_collapse: NeuralCollapse | None
     mean_products: MeanProducts | None
+    structure: LayerStructure | None
     notes: tuple[str, ...]
 
     def _words(self) -> list[str]:
@@ -59,17 +64,19 @@ class LayerAttribution(Result):
 
 
 def attribute_layers(
-    layers: Layers, split: Split, folder: Path | None
+    layers: Layers, split: Split, folder: Path | None, weight_decay: float | None = None
 ) -> dict[str, LayerAttribution]:
     """Every layer by its name, in the order of use; ``split`` attributes one array."""
     found = {}
     for layer in layers:
         place = None if folder is None else folder / "layers" / f"{layer.place:03d}"
-        found[layer.name] = _attribute_layer(layer, split, place)
+        found[layer.name] = _attribute_layer(layer, split, place, weight_decay)
     return found
 
 
-def _attribute_layer(layer: Layer, split: Split, folder: Path | None) -> LayerAttribution:
+def _attribute_layer(
+    layer: Layer, split: Split, folder: Path | None, weight_decay: float | None
+) -> LayerAttribution:
     splits: dict[str, SplitAttribution | None] = {}
     notes = list(layer.notes)
     for name in ARRAYS:
@@ -91,5 +98,6 @@ def _attribute_layer(layer: Layer, split: Split, folder: Path | None) -> LayerAt
         gradients=splits["gradients"],
         neural_collapse=layer.neural_collapse() if several else None,
         mean_products=layer.mean_products() if layer.has_matrix else None,
+        structure=None if None in splits.values() else layer_structure(layer, weight_decay),
         notes=tuple(notes),
     )

@@ -17,6 +17,7 @@ from deepspec.attribution import summary as words
 from deepspec.attribution.by_layer import LayerAttribution
 from deepspec.attribution.measurement import Settings
 from deepspec.attribution.split import SplitAttribution
+from deepspec.layerwise import LayerStructure, layers_in_words
 from deepspec.storage.display import Drawable, Result, Table, Tabular, html_table
 from deepspec.storage.results import load_result, new_folder, save_result
 
@@ -136,7 +137,15 @@ class Attribution(Result, Tabular, Drawable):
 
     def summary(self) -> str:
         """The conclusion in plain words."""
-        return words.conclusion(self.splits, self.num_classes)
+        told = words.conclusion(self.splits, self.num_classes)
+        if not self.structures:
+            return told
+        return f"{told}\n\nLayer by layer:\n- {layers_in_words(self.structures)}"
+
+    @property
+    def structures(self) -> list[LayerStructure]:
+        """The layers' measures and spectra, from the input; empty unless layers were asked for."""
+        return [one.structure for one in self.layers.values() if one.structure is not None]
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Every table, by its title; the first row of each names its columns."""

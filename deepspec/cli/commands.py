@@ -151,6 +151,9 @@ def attribute_command(
         str | None, typer.Option(help='"cpu" or "cuda"; default: as the model.')
     ] = None,
     draws: Annotated[int | None, typer.Option(help="Of each null.", min=2)] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Every layer too: features, errors, G^l, weights.")
+    ] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -197,6 +200,7 @@ def attribute_command(
         "class_dim": class_dim,
         "frequent": frequent,
         "draws": draws,
+        "layers": layers,
         "seed": seed,
     }
     _run(
@@ -215,7 +219,7 @@ def attribute_command(
             {**options, "group": group},
         ),
         configuration,
-        lambda net, place: _attribute(net, convention, seed, draws, place, frequent),
+        lambda net, place: _attribute(net, convention, seed, draws, place, frequent, layers),
     )
 
 
@@ -245,6 +249,7 @@ def _attribute(
     draws: int | None,
     checkpoint: Path,
     frequent: int | None = None,
+    layers: bool = False,
 ) -> Attribution:
     chosen: Convention = convention.value
     problem, groups = net.problem, None
@@ -259,6 +264,8 @@ def _attribute(
         draws=draws,
         groups=groups,
         checkpoint=checkpoint,
+        layers=layers,
+        weight_decay=None if net.training is None else net.training.weight_decay,
     )
 
 

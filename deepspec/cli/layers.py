@@ -12,18 +12,13 @@ import torch
 import typer
 from rich.console import Console
 
-from deepspec.cli.commands import Precision, Seed, plain_table
+from deepspec.cli.commands import Overwrite, Precision, Seed, plain_table
 from deepspec.cli.inputs import DIGITS, EPOCHS, LEARNING_RATE, PER_CLASS, prepare
-from deepspec.layerwise import Layers
+from deepspec.layerwise import Layers, layer_structure, layers_in_words
 from deepspec.layerwise.layer import Layer
-from deepspec.layerwise.table import MEASURES, layer_measures
-
-STATIONARITY = "stationarity"
-WEIGHT = {
-    "W gap": "s_C/s_{C+1} of the weight's singular values",
-    "W gap left": "the same without the singular vectors of W_class",
-    STATIONARITY: "‖∇L + ηW‖/‖ηW‖: only near 0 does W_class say where W comes from",
-}
+from deepspec.layerwise.structure import WEIGHT
+from deepspec.layerwise.table import MEASURES
+from deepspec.report.layers_html import write_layers
 
 
 class Sharing(StrEnum):
@@ -79,6 +74,10 @@ def layers_command(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples differentiated at a time.")] = 1024,
     dtype: Annotated[Precision | None, typer.Option(help="Default: as the model.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write a page with figures to.")
+    ] = None,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -100,7 +99,12 @@ def layers_command(
     net = prepare(model, weights, data, None, per_class, epochs, learning_rate, seed, options)
     layers = Layers(net.problem, shared=shared.value)
     chosen = list(layers) if layer is None else [layers[name] for name in layer]
-    rows = {one.name: _measures(one, weight_decay) for one in chosen}
+    if weight_decay is None and net.training is not None:
+        weight_decay = net.training.weight_decay
+    found_layers = [layer_structure(one, weight_decay) for one in chosen]
+    rows = {one.name: one.measures for one in found_layers}
+    sentence = layers_in_words(found_layers)
+    page = None if out is None else write_layers(found_layers, out, overwrite=overwrite)
     notes = [note for one in chosen for note in one.notes]
     if as_json:
         found = {
@@ -120,22 +124,15 @@ def layers_command(
             "shared": shared.value,
             "left_out": layers.left_out,
             "notes": notes,
+            "summary": sentence,
+            "page": None if page is None else str(page),
         }
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
     _show(chosen, rows, layers, notes)
-
-
-def _measures(layer: Layer, weight_decay: float | None) -> dict[str, float]:
-    found = layer_measures(layer)
-    if weight_decay is not None and layer.has_matrix:
-        C = layer.problem.num_classes
-        weight = layer.weight.knock_out(weight_decay)
-        for name, values in (("W gap", weight.before), ("W gap left", weight.projected)):
-            there = len(values) > C and float(values[C]) > 0
-            found[name] = float(values[C - 1] / values[C]) if there else math.nan
-        found[STATIONARITY] = weight.stationarity
-    return found
+    typer.echo(sentence)
+    if page is not None:
+        typer.echo(page)
 
 
 def _show(

@@ -204,19 +204,8 @@ def curvature_agreement(
         exact = exact_block(layer.gradients, count, C)
         own = dict.fromkeys(kinds, exact)
         if layer.has_matrix:
-            for kind in kinds:
-                K = APPROXIMATIONS[kind](layer, layer.bias_in_theta)
-                own[kind] = approximate_block(layer, K, count, C)
-            compared = {kind: _compared(exact, [block], [exact], C) for kind, block in own.items()}
-            found.append(
-                BlockAgreement(
-                    name=layer.name,
-                    num_classes=C,
-                    parameters=layer.own.size,
-                    eigenvalues=exact.values,
-                    by_approximation=compared,
-                )
-            )
+            own = _approximate(layer, kinds, count)
+            found.append(_beside(layer, exact, own))
         for kind, block in (own | {BLOCKS: exact}).items():
             blocks[kind].append(block)
     if not found:
@@ -225,6 +214,41 @@ def curvature_agreement(
             f"{', '.join(f'{layer.name} ({layer.kind})' for layer in layers)}"
         )
     return CurvatureAgreement(layers=tuple(found), whole=_whole(layers, blocks, count))
+
+
+def block_agreement(layer: Layer, kinds: Sequence[str] = tuple(APPROXIMATIONS)) -> BlockAgreement:
+    """Kronecker approximations of one layer's curvature beside its exact G^l (Papyan 2020, §7.10).
+
+    Raises
+    ------
+    MemoryError
+        If a Gram matrix of nC rows does not fit.
+    ValueError
+        If the layer's weight is no matrix.
+    """
+    layer.require_kronecker()
+    C = layer.problem.num_classes
+    exact = exact_block(layer.gradients, C + C * C, C)
+    return _beside(layer, exact, _approximate(layer, kinds, C + C * C))
+
+
+def _approximate(layer: Layer, kinds: Sequence[str], count: int) -> dict[str, Block]:
+    C, bias = layer.problem.num_classes, layer.bias_in_theta
+    return {
+        kind: approximate_block(layer, APPROXIMATIONS[kind](layer, bias), count, C)
+        for kind in kinds
+    }
+
+
+def _beside(layer: Layer, exact: Block, own: dict[str, Block]) -> BlockAgreement:
+    C = layer.problem.num_classes
+    return BlockAgreement(
+        name=layer.name,
+        num_classes=C,
+        parameters=layer.own.size,
+        eigenvalues=exact.values,
+        by_approximation={k: _compared(exact, [block], [exact], C) for k, block in own.items()},
+    )
 
 
 def layer_agreement(layer: Layer, K: Curvature) -> Agreement:

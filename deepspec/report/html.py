@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from deepspec.attribution import Attribution
+from deepspec.report.layers_html import section
 from deepspec.report.plots import figures
 from deepspec.report.plots.style import png
 from deepspec.storage.files import plain_name
@@ -79,6 +80,7 @@ def render(
         paragraphs=[part.split("\n- ") for part in attribution.summary().split("\n\n")],
         images=embedded,
         captions=CAPTIONS,
+        by_layer=section(attribution.structures, images),
         extra={name: json.dumps(value) for name, value in extra.items()},
         tables={
             name: {k: v for k, v in tables.items() if k.endswith(f"({name})")}

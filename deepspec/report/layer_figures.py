@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from deepspec.attribution.gauss_newton_claims import OUTLIER_MARGIN
 from deepspec.class_structure import ClassArray
-from deepspec.class_structure.gram import descending
 from deepspec.layerwise import Layers, curvature_agreement
+from deepspec.layerwise.structure import eigenvalues_of_means
 from deepspec.report.drawn import Drawn
 from deepspec.report.plots.by_layer import knockouts, screes_by_layer
 from deepspec.report.plots.curvature import curvature_by_depth, curvature_spectra
@@ -60,12 +56,6 @@ def errors_knocked_out(source: Source) -> Drawn:
     return _knocked_out(source, "errors", "between_class", "$Δ_{\\mathrm{class}}$")
 
 
-def _means(array: ClassArray, *parts: str) -> Float[Tensor, " r"]:
-    """The eigenvalues of a sum of parts that are made of means."""
-    basis = torch.cat([array.projector(part).basis for part in parts], dim=1)  # type: ignore[attr-defined]
-    return descending(array.gram.inside(basis)).clamp_min(0.0).cpu()
-
-
 def _gaps(arrays: dict[str, ClassArray], count: int) -> dict[str, float]:
     """λ_C/λ_{C+1} by layer."""
     gaps = {}
@@ -79,7 +69,7 @@ def features_screes(source: Source) -> Drawn:
     """Fig. 8."""
     arrays, count = _arrays(source, "features"), source.problems["train"].num_classes
     found = {
-        name: (array.eigenvalues().cpu(), _means(array, "between_class"))
+        name: (array.eigenvalues().cpu(), eigenvalues_of_means(array, "between_class"))
         for name, array in arrays.items()
     }
     gaps = list(_gaps(arrays, count).values())
@@ -96,8 +86,8 @@ def errors_screes(source: Source) -> Drawn:
     found = {
         name: (
             array.eigenvalues().cpu(),
-            _means(array, "between_class"),
-            _means(array, "between_class", "cross_class"),
+            eigenvalues_of_means(array, "between_class"),
+            eigenvalues_of_means(array, "between_class", "cross_class"),
         )
         for name, array in arrays.items()
     }

@@ -10,6 +10,7 @@ from deepspec.report.plots.curvature import (
     curvature_by_depth,
     curvature_spectra,
 )
+from deepspec.report.plots.layers import layer_figures
 from deepspec.report.plots.maps import FEWEST_POINTS, means_map
 from deepspec.report.plots.outliers import parts_chart, scree, verdict_chart
 from deepspec.report.plots.spectra import hessian_and_its_summands, log_spectrum_of_g
@@ -49,4 +50,4 @@ def figures(attribution: Attribution) -> dict[str, Figure]:
             found[f"{name}-{what}"] = draw(split)
         if split.means is not None and len(split.means.cells) >= FEWEST_POINTS:
             found[f"{name}-means-map"] = means_map(split.means, attribution.settings.seed)
-    return found
+    return found | layer_figures(attribution.structures)

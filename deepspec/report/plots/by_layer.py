@@ -58,15 +58,28 @@ def knockouts(layers: Mapping[str, Pair], count: int, knocked_out: str) -> Figur
 
 @styled
 def screes_by_layer(
-    layers: Mapping[str, Sequence[Float[Tensor, " k"]]], names: Sequence[str], count: int
+    layers: Mapping[str, Sequence[Float[Tensor, " k"]]],
+    names: Sequence[str],
+    count: int,
+    whiskers: int = 0,
 ) -> Figure:
-    """The top eigenvalues of several matrices of each layer (Papyan 2020, Figs. 8 and 10)."""
+    """The top eigenvalues of several matrices of each layer (Papyan 2020, Figs. 8 and 10).
+
+    With ``whiskers`` = C a bar from the second to the C-th of the second matrix, and its ratio.
+    """
     figure, panels = _panels(len(layers))
     for panel, (name, several) in zip(panels, layers.items(), strict=False):
         for values, (line, colour) in zip(several, LOOKS, strict=False):
             top = values[:count].numpy()
             top = top[top > 0]
             panel.plot(np.arange(1, len(top) + 1), top, line, color=colour, ms=3, lw=0.9)
+        edges = several[1][1:whiskers].numpy() if whiskers else np.empty(0)
+        if len(edges) == whiskers - 1 and len(edges) > 1 and edges[-1] > 0:
+            ends, middle = (edges[-1], edges[0]), edges[0] ** 0.5 * edges[-1] ** 0.5
+            place = 1.2 * whiskers
+            panel.plot([place, place], ends, "_-", color="black", ms=6, lw=1)
+            text = f"{edges[0] / edges[-1]:.2g}×"
+            panel.annotate(text, (place, middle), (3, 0), textcoords="offset points", fontsize=8)
         panel.set_yscale("log")
         panel.set_title(name)
         grey_grid(panel)

@@ -54,7 +54,12 @@ def curvature_spectra(found: CurvatureAgreement) -> Figure:
 
     A panel a layer and one for the whole; the line is after the C-th eigenvalue.
     """
-    blocks = (*found.layers, found.whole)
+    return spectra_of_blocks((*found.layers, found.whole))
+
+
+@styled
+def spectra_of_blocks(blocks: Sequence[BlockAgreement]) -> Figure:
+    """The same of any blocks, a panel each."""
     rows = -(-len(blocks) // COLUMNS)
     figure, axes = new_figure(rows, min(COLUMNS, len(blocks)), 2.1 * rows + 0.6)
     panels = [panel for row in axes for panel in row]

@@ -114,6 +114,7 @@ def layered() -> list[Any]:
     means = first.mean_products()
     return [
         *(found.layers["0"], means, first.weight.knock_out(5e-4)),
+        *(found.layers["0"].structure, found.layers["0"].structure.features),
         *(agreement, block, block["kfac"]),
     ]
 
