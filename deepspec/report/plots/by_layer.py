@@ -52,7 +52,7 @@ def knockouts(layers: Mapping[str, Pair], count: int, knocked_out: str) -> Figur
         Line2D([], [], ls="", marker="o", color=BLUE, label=f"the top {count}"),
         Line2D([], [], ls="", marker=".", color=ORANGE, label="the rest"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
 
@@ -89,5 +89,5 @@ def screes_by_layer(
         Line2D([], [], color=colour, marker=line[0], label=name)
         for name, (line, colour) in zip(names, LOOKS, strict=False)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure

@@ -134,4 +134,4 @@ def _spectrum(panel: Axes, block: BlockAgreement) -> None:
 
 def _legend(figure: Figure, panel: Axes) -> None:
     handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8.5)
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8.5)
