@@ -199,15 +199,20 @@ def _outliers(layers: Sequence[LayerStructure]) -> str:
 def _orthogonality(layers: Sequence[LayerStructure]) -> str:
     ratios = [one.measures["Δ whitening"] for one in layers]
     limit = f"(λ₂/λ_C of Δ_class above {ORTHOGONAL:g})"
+    if all(math.isnan(ratio) for ratio in ratios):
+        return "the error means are too few to be compared"
+    # At the logits errors sum to zero: there are C − 1 means, and no ratio to judge by.
     kept = 0
     for ratio in reversed(ratios):
-        if not ratio <= ORTHOGONAL:
+        if ratio > ORTHOGONAL:
             break
         kept += 1
+    if not any(ratio <= ORTHOGONAL for ratio in ratios[len(ratios) - kept :]):
+        kept = 0
     if kept == len(layers):
         return f"the error means stay nearly orthogonal at every layer (λ₂/λ_C ≤ {ORTHOGONAL:g})"
     if not kept:
-        return f"the error means are not orthogonal even at the last layer {limit}"
+        return f"the error means are not orthogonal at any of the last layers {limit}"
     return f"the error means lose their orthogonality below {_named(layers, -kept)} {limit}"
 
 

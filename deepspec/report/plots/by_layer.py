@@ -71,7 +71,7 @@ def screes_by_layer(
     for panel, (name, several) in zip(panels, layers.items(), strict=False):
         for values, (line, colour) in zip(several, LOOKS, strict=False):
             top = values[:count].numpy()
-            top = top[top > 0]
+            top = top[top > 1e-12 * top[:1].max(initial=0.0)]  # not what rounding leaves
             panel.plot(np.arange(1, len(top) + 1), top, line, color=colour, ms=3, lw=0.9)
         edges = several[1][1:whiskers].numpy() if whiskers else np.empty(0)
         if len(edges) == whiskers - 1 and len(edges) > 1 and edges[-1] > 0:

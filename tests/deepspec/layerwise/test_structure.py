@@ -51,7 +51,12 @@ def test_the_sentence_follows_the_numbers(found: list[LayerStructure]) -> None:
     # A gap that stays when the class means are gone is not theirs.
     other = [with_measures(one, 3.0, 3.0, 9.0) for one in (first, last)]
     assert "at no layer" in layers_in_words(other)
-    assert "not orthogonal even at the last layer" in layers_in_words(other)
+    assert "not orthogonal at any of the last layers" in layers_in_words(other)
+    # No ratio at the logits, where the means are C − 1: the layer below decides.
+    unknown = with_measures(last, 3.0, 1.1, float("nan"))
+    assert "stay nearly orthogonal" in layers_in_words([rising[1], unknown])
+    assert "not orthogonal" in layers_in_words([rising[0], unknown])
+    assert "too few" in layers_in_words([unknown])
     large = [replace(one, curvature=None, without_curvature="n·C = 9,000") for one in rising]
     assert "not compared with G^l: n·C = 9,000" in layers_in_words(large)
 
