@@ -4,8 +4,8 @@ With S = U Λ Uᵀ and a part P = E Eᵀ of rank r, DᵀE is Λ^½UᵀE =: M in 
 range of Dᵀ, and there
 
 * V − V_P, by subtraction, is Λ − M Mᵀ;
-* V ⊘ V_P, by projection, has the eigenvalues of Λ^½(I − Q Qᵀ)Λ^½ = Λ − F Fᵀ, F = Λ^½Q, Q an
-  orthonormal basis of M's columns.
+* V ⊘ V_P, by projection, has the eigenvalues of Λ − F Fᵀ, F = UᵀY (EᵀY)^{+½}, Y = S E: what the
+  Schur complement takes (:meth:`Gram.lost_with`), turned.
 
 Everything that is asked of a knockout follows from Λ and r columns: S itself is not needed again,
 a product costs r numbers a row, and how many eigenvalues lie above x is an r × r question.
@@ -99,20 +99,9 @@ class Downdate(SymmetricOperator):
 def knocked_out(gram: Gram, basis: Float[Tensor, "m r"], how: How = "subtraction") -> Downdate:
     """What is left of V without the part that has this basis."""
     values, vectors = gram.eigenpairs
-    root = values.sqrt()[:, None]
-    means = root * (vectors.T @ basis.double())
-    return Downdate(values, means if how == "subtraction" else root * _span(means, gram.dtype))
-
-
-def _span(means: Float[Tensor, "s r"], dtype: torch.dtype) -> Float[Tensor, "s j"]:
-    """An orthonormal basis, its rank decided on directions: a short mean counts like a long one."""
-    lengths = means.norm(dim=0)
-    unit = means / torch.where(lengths > 0, lengths, 1.0)
-    if not unit.shape[1]:
-        return unit
-    left, singular, _ = torch.linalg.svd(unit, full_matrices=False)
-    level = 100 * len(lengths) * torch.finfo(dtype).eps
-    return left[:, singular.square() > level * singular.square().amax()]
+    if how == "projection":
+        return Downdate(values, vectors.T @ gram.lost_with(basis))
+    return Downdate(values, values.sqrt()[:, None] * (vectors.T @ basis.double()))
 
 
 def means_beyond_within(gram: Gram, basis: Float[Tensor, "m r"]) -> Float[Tensor, " r"]:

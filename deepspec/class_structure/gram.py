@@ -55,6 +55,14 @@ class Gram(SymmetricOperator):
         """The nonzero eigenvalues of DᵀMD, for any symmetric M."""
 
     @abstractmethod
+    def lost_with(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, "m s"]:
+        """F with F Fᵀ what S loses when the range of DᵀE is projected out of V.
+
+        From the means DᵀE each by its own length, so that one of next to no weight counts like
+        another; S's eigenvectors know it to rounding of the largest eigenvalue only.
+        """
+
+    @abstractmethod
     def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " s"]:
         """The eigenvalues of V ⊘ DᵀEEᵀD: V off the range of DᵀE; descending."""
 
@@ -115,10 +123,13 @@ class MatrixGram(Gram):
         factor = vectors[:, kept] * values[kept].sqrt()
         return descending(factor.T @ form(factor))
 
+    def lost_with(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, "m s"]:
+        return schur_factor(basis.double(), self.times(basis), self.dtype)
+
     def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " m"]:
         if not basis.shape[1]:
             return self.eigenvalues
-        factor = schur_factor(basis.double(), self.times(basis), self.dtype)
+        factor = self.lost_with(basis)
         return descending(self.matrix - factor @ factor.T)
 
     def state(self) -> dict[str, Tensor]:
@@ -150,17 +161,26 @@ class FactorGram(Gram):
     def congruent(self, form: RowMap) -> Float[Tensor, " d"]:
         return descending(self.factor.T @ form(self.factor))
 
+    def lost_with(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, "m s"]:
+        return self.factor @ self._span(basis)
+
     def without_range(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, " d"]:
         if not basis.shape[1]:
             return self.eigenvalues
+        span = self._span(basis)
+        off = self.factor - (self.factor @ span) @ span.T
+        return descending(off.T @ off)
+
+    def _span(self, basis: Float[Tensor, "m r"]) -> Float[Tensor, "d s"]:
+        """An orthonormal basis of the range of DᵀE, its rank decided on directions."""
         means = self.factor.T @ basis.double()
         lengths = means.norm(dim=0)
         unit = means / torch.where(lengths > 0, lengths, 1.0)
+        if not unit.shape[1]:
+            return unit
         left, singular, _ = torch.linalg.svd(unit, full_matrices=False)
-        level = 100 * max(1, len(lengths)) * torch.finfo(self.dtype).eps
-        span = left[:, singular.square() > level * singular.square().amax()]
-        off = self.factor - (self.factor @ span) @ span.T
-        return descending(off.T @ off)
+        level = 100 * len(lengths) * torch.finfo(self.dtype).eps
+        return left[:, singular.square() > level * singular.square().amax()]
 
     def state(self) -> dict[str, Tensor]:
         return {"factor": self.factor}

@@ -46,6 +46,33 @@ def test_a_knockout_by_eigenpairs_is_the_knockout(shape: tuple[int, ...], how: s
         assert left.size == min(shape[0] * shape[1], shape[2])
 
 
+def test_a_part_of_next_to_no_weight_still_has_its_directions() -> None:
+    """Off means whose weights are 1e-147 and less of G's: their directions, not their lengths."""
+    torch.manual_seed(1)
+    inputs = normal(12, 4)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
+    ).double()
+    with torch.no_grad():
+        net[2].weight *= 3000.0
+    labels = net(inputs).argmax(dim=1)
+    array = deepspec.gradients(deepspec.Problem(net, (inputs, labels)))
+    basis = array.projector("cross_class").basis
+    means = array.rows.rmatmul(basis)
+    assert float(means.norm(dim=0).min()) < 1e-30
+    span = torch.linalg.qr(means / means.norm(dim=0)).Q
+    whole = array.second_moment.to_dense()
+    off = torch.eye(len(whole), dtype=torch.float64) - span @ span.T
+    expected = torch.linalg.eigvalsh(off @ whole @ off).flip(0)
+    for found in (
+        array.knock_out("cross_class", how="projection"),
+        knocked_out(array.gram, basis, "projection").eigenvalues(),
+    ):
+        count = min(len(found), len(expected))
+        error = (found[:count] - expected[:count]).abs().max()
+        assert float(error) < 1e-10 * float(torch.linalg.eigvalsh(whole)[-1])
+
+
 def test_how_many_lie_above_is_counted_without_them() -> None:
     left = downdated(40, 6)
     values = torch.linalg.eigvalsh(left.to_dense())
